@@ -1,0 +1,34 @@
+"""How chunks and scales are spelled in URLs and on disk: the only place that builds or parses these names."""
+
+from __future__ import annotations
+
+import re
+
+from precomputed_server.format.geometry import Box, Vector
+
+_INTEGER = r"(0|-?[1-9][0-9]*)"
+_RANGE = f"{_INTEGER}-{_INTEGER}"
+_CHUNK = re.compile(f"{_RANGE}_{_RANGE}_{_RANGE}")
+
+CHUNK_TIFF_SUFFIX = ".tiff"
+
+
+def chunk_name(box: Box) -> str:
+    """Spell a chunk: `0-64_0-64_0-25` for x, y and z."""
+    return "_".join(f"{low}-{high}" for low, high in zip(box.start, box.stop, strict=True))
+
+
+def parse_chunk_name(name: str) -> Box | None:
+    """Read a canonically spelled chunk name (no leading zeros, no empty range); None for any other name."""
+    match = _CHUNK.fullmatch(name)
+    if match is None:
+        return None
+    x0, x1, y0, y1, z0, z1 = (int(text) for text in match.groups())
+    if x0 >= x1 or y0 >= y1 or z0 >= z1:
+        return None
+    return Box((x0, y0, z0), (x1, y1, z1))
+
+
+def scale_key(factor: Vector) -> str:
+    """Spell a scale by its factor from full resolution: `2_2_1`."""
+    return "_".join(str(step) for step in factor)

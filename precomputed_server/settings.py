@@ -1,0 +1,120 @@
+"""Every setting of the server in one table, and the only code that reads the environment.
+
+A setting NAME is the flag `--name`, the environment variable `PRECOMPUTED_NAME` and the field `Settings.name`;
+a flag wins over the environment, which wins over the default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from precomputed_server.errors import InvalidInput
+
+MEBIBYTE = 1 << 20
+OLD_ROOT_VARIABLE = "PRECOMPUTED_PATH"
+"""The data manager's name for the root."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table: the default's type is the setting's type."""
+
+    name: str
+    default: int | str | bool
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """`--max-body`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """`PRECOMPUTED_MAX_BODY`."""
+        return "PRECOMPUTED_" + self.name.upper()
+
+    def parsed(self, text: str) -> int | str | bool:
+        """Read an environment variable's text; raises InvalidInput naming the variable."""
+        if isinstance(self.default, bool):
+            if text.lower() in ("1", "true", "yes", "on"):
+                return True
+            if text.lower() in ("", "0", "false", "no", "off"):
+                return False
+            raise InvalidInput(f"{self.variable} is {text!r}; use 1 or 0.")
+        if isinstance(self.default, int):
+            try:
+                return int(text, 0)
+            except ValueError as error:
+                raise InvalidInput(f"{self.variable} is {text!r}; use a whole number.") from error
+        return text
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for every IPv4 address of this machine."),
+    Setting("port", 9000, "TCP port to listen on."),
+    Setting("workers", 0, "Serving processes; 0 means the CPUs this process may use, at most 8."),
+    Setting("chunk_max_age", 60, "Seconds for which a browser may keep a chunk without asking again."),
+    Setting("max_body", 64 * MEBIBYTE, "Largest body of an annotation save, in bytes."),
+    Setting("large_body", 2 * MEBIBYTE, "Bodies and files above this many bytes are parsed in a process of their own."),
+    Setting("large_waiting", 4, "How many large saves of one worker may be under way before it answers 503."),
+    Setting("max_decoded", 256 * MEBIBYTE, "Largest file or chunk, in bytes, that the server inflates for a client."),
+    Setting("decode_threads", 2, "Threads of each worker that inflate chunks."),
+    Setting("file_threads", 16, "Threads of each worker that read files which are not in the page cache."),
+    Setting("write_threads", 8, "Threads of each worker that commit annotation edits."),
+    Setting("lock_timeout", 30, "Seconds to wait for another process that holds an annotation block's lock."),
+    Setting("umask", 0o002, "Permission bits that new annotation files do not get."),
+    Setting("single_host", False, "Take edits where file locks hold on this host only; no other may serve the root."),
+    Setting("timeout", 60, "Seconds after which a worker that answers nothing at all is replaced."),
+)
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is in force; `root` is the directory that is served."""
+
+    root: Path
+    host: str
+    port: int
+    workers: int
+    chunk_max_age: int
+    max_body: int
+    large_body: int
+    large_waiting: int
+    max_decoded: int
+    decode_threads: int
+    file_threads: int
+    write_threads: int
+    lock_timeout: int
+    umask: int
+    single_host: bool
+    timeout: int
+
+
+def load(
+    root: Path | None = None, given: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Combine flags (`given`; None counts as not given), the environment and the defaults; raises InvalidInput."""
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        flag = (given or {}).get(setting.name)
+        text = environ.get(setting.variable)
+        values[setting.name] = flag if flag is not None else setting.default if text is None else setting.parsed(text)
+    unknown = set(given or {}) - set(_BY_NAME)
+    if unknown:
+        raise InvalidInput(f"there is no setting named {', '.join(sorted(unknown))}.")
+    values["workers"] = values["workers"] or default_workers()
+    negative = next((name for name, value in values.items() if isinstance(value, int) and value < 0), None)
+    if negative:
+        raise InvalidInput(f"{_BY_NAME[negative].flag} is {values[negative]}; use a number from 0.")
+    return Settings(root=root or Path(environ.get(OLD_ROOT_VARIABLE) or "/data"), **values)
+
+
+def default_workers() -> int:
+    """The CPUs this process may use, at most 8."""
+    return max(1, min(8, len(os.sched_getaffinity(0))))

@@ -1,0 +1,129 @@
+"""Replacing files atomically and locking them: the only code that writes where somebody may be reading."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from precomputed_server.errors import Busy
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte, however often the kernel takes only a part."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def atomic_write(directory: int, name: str, data: bytes, *, durable: bool = True) -> None:
+    """Replace `name` in the open `directory` so that readers see the old or the new bytes, never a mixture.
+
+    Owner, group, mode and ACL of a file that is replaced are kept as far as this process may; a new file gets what its
+    directory and the umask imply. With `durable`, the bytes and the name are on disk when this returns.
+    """
+    temporary = f".{name}.{secrets.token_hex(8)}.tmp"
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=directory
+    )
+    try:
+        try:
+            _keep_attributes(directory, name, descriptor)
+            write_all(descriptor, data)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=directory)
+        raise
+    if durable:
+        os.fsync(directory)
+
+
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """`atomic_write` by path, for files that no outsider names."""
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        atomic_write(directory, path.name, data, durable=durable)
+    finally:
+        os.close(directory)
+
+
+def _keep_attributes(directory: int, name: str, descriptor: int) -> None:
+    try:
+        old = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    try:
+        status = os.fstat(old)
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, -1, status.st_gid)
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, status.st_uid, -1)
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+        with contextlib.suppress(OSError):  # no ACL, or a file system without them
+            acl = os.getxattr(old, "system.posix_acl_access")
+            os.setxattr(descriptor, "system.posix_acl_access", acl)
+    finally:
+        os.close(old)
+
+
+@contextlib.contextmanager
+def exclusive_lock(directory: int, name: str, timeout: float) -> Iterator[None]:
+    """Hold the lock file `name` in the open `directory` against every process; raises Busy after `timeout` seconds.
+
+    flock(2): it goes when its holder dies, and it belongs to the open file, so threads exclude each other as well.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=directory)
+        try:
+            _flock(descriptor, deadline)
+            if _same_file(descriptor, directory, name):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _flock(descriptor: int, deadline: float) -> None:
+    pause = 0.0005
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise Busy("another process holds this block's lock; try again.") from None
+        time.sleep(pause)
+        pause = min(2 * pause, 0.008)
+
+
+def _same_file(descriptor: int, directory: int, name: str) -> bool:
+    """Whether the locked file is still the one of that name: a tool may have replaced it in between."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=directory, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def sync_filesystem(path: Path) -> None:
+    """Put everything written so far on the file system of `path` on disk (syncfs); raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(path))
+    finally:
+        os.close(descriptor)
