@@ -1,0 +1,1 @@
+"""Behaviour through public seams, on data built in code."""
