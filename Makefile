@@ -1,0 +1,74 @@
+# `make` lists the targets. Everything is installed into .venv; nothing is fetched again until pyproject.toml changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export SOURCE VOXEL_SIZE
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast nightly bench clean components lint types tests tests-inside
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/installed ## Make, convert and serve a stack on 127.0.0.1:9000 (your own: SOURCE=DIR VOXEL_SIZE=X,Y,Z in µm)
+	@$(BIN)/precomputed demo $(if $(SOURCE),--source "$$SOURCE") $(if $(VOXEL_SIZE),--voxel-size "$$VOXEL_SIZE")
+
+test: $(VENV)/test-installed components ## Install what the tests need, then run lint, types and all tests but the nightly ones
+	$(call tiers,lint types tests)
+
+test-fast: $(VENV)/test-installed ## The same without outside programs, for the inner loop
+	$(call tiers,lint types tests-inside)
+
+nightly: $(VENV)/test-installed components ## The tests with big numbers
+	$(BIN)/pytest -m nightly
+
+bench: $(VENV)/test-installed components ## Serving against nginx and conversion against cp, as ratios
+	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/convert.py
+
+clean: ## Remove the environment, caches and builds (not demo/)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The tiers of `make test`: each stops the run when it fails, and the time of each is printed at the end.
+lint:
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types:
+	$(BIN)/mypy
+
+tests:
+	$(BIN)/pytest -m "not nightly"
+
+tests-inside:
+	$(BIN)/pytest -m "not component and not nightly"
+
+define tiers
+	@start=$$(date +%s); \
+	for tier in $(1); do \
+	    $(MAKE) --no-print-directory $$tier || { echo "$$tier failed.$$report"; exit 1; }; \
+	    now=$$(date +%s); report="$$report $$tier $$((now - start)) s,"; start=$$now; \
+	done; \
+	echo "Passed:$${report%,}."
+endef
+
+$(VENV)/created:
+	@sh .ci/environment $(PYTHON) $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/created pyproject.toml
+	@echo "Installing precomputed-server into $(VENV) …"
+	@$(BIN)/pip install --quiet --editable '.[viewer]'
+	@touch $@
+
+# The tests' environment holds all that the demo needs: the one stamp stands for both.
+$(VENV)/test-installed: $(VENV)/created pyproject.toml
+	@echo "Installing precomputed-server and what its tests need into $(VENV) …"
+	@$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $(VENV)/installed $@
+
+components:
+	@sh .ci/components
