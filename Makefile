@@ -49,7 +49,7 @@ tests-inside:
 define tiers
 	@start=$$(date +%s); \
 	for tier in $(1); do \
-	    $(MAKE) --no-print-directory $$tier || { echo "$$tier failed.$$report"; exit 1; }; \
+	    $(MAKE) --no-print-directory $$tier || { echo "$$tier failed. Before it:$${report:- nothing}"; exit 1; }; \
 	    now=$$(date +%s); report="$$report $$tier $$((now - start)) s,"; start=$$now; \
 	done; \
 	echo "Passed:$${report%,}."
@@ -61,13 +61,13 @@ $(VENV)/created:
 
 $(VENV)/installed: $(VENV)/created pyproject.toml
 	@echo "Installing precomputed-server into $(VENV) …"
-	@$(BIN)/pip install --quiet --editable '.[viewer]'
+	@$(BIN)/pip install --quiet --use-pep517 --editable '.[viewer]'
 	@touch $@
 
 # The tests' environment holds all that the demo needs: the one stamp stands for both.
 $(VENV)/test-installed: $(VENV)/created pyproject.toml
 	@echo "Installing precomputed-server and what its tests need into $(VENV) …"
-	@$(BIN)/pip install --quiet --editable '.[test]'
+	@$(BIN)/pip install --quiet --use-pep517 --editable '.[test]'
 	@touch $(VENV)/installed $@
 
 components:
