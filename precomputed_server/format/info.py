@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -23,7 +22,6 @@ VOLUME_MARK = "neuroglancer_multiscale_volume"
 
 Resolution = tuple[float, float, float]
 Members = Mapping[str, Any]
-_NOTHING: Members = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class ScaleInfo:
     chunk_sizes: tuple[Vector, ...]
     voxel_offset: Vector = (0, 0, 0)
     encoding: str = "raw"
-    other: Members = field(default=_NOTHING, hash=False)
+    other: Members = field(default_factory=dict, hash=False)
 
     @property
     def bounds(self) -> Box:
@@ -65,7 +63,7 @@ class ScaleInfo:
             chunk_sizes=tuple(_vector(size, f"chunk_sizes of scale {key}", minimum=1) for size in chunk_sizes),
             voxel_offset=_vector(members.get("voxel_offset", [0, 0, 0]), f"voxel_offset of scale {key}"),
             encoding=str(members.get("encoding", "raw")),
-            other=MappingProxyType({name: value for name, value in members.items() if name not in known}),
+            other={name: value for name, value in members.items() if name not in known},
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +87,7 @@ class VolumeInfo:
     num_channels: int
     scales: tuple[ScaleInfo, ...]
     volume_type: str = "image"
-    other: Members = field(default=_NOTHING, hash=False)
+    other: Members = field(default_factory=dict, hash=False)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -131,7 +129,7 @@ class VolumeInfo:
             num_channels=channels,
             scales=tuple(ScaleInfo.from_json(scale) for scale in members["scales"]),
             volume_type=str(members.get("type", "image")),
-            other=MappingProxyType({name: value for name, value in members.items() if name not in known}),
+            other={name: value for name, value in members.items() if name not in known},
         )
 
     @classmethod
