@@ -30,6 +30,18 @@ def cells(scale: ScaleInfo, chunk_size: Vector | None = None) -> Iterator[Vector
     return ((x, y, z) for z in range(layers) for y in range(rows) for x in range(columns))
 
 
+def cells_overlapping(scale: ScaleInfo, box: Box) -> Iterator[Vector]:
+    """The cells of the scale's first chunk size that share a voxel with `box`, x fastest."""
+    inside = box.clipped(scale.bounds)
+    if min(inside.size) < 1:
+        return iter(())
+    step, offset = scale.chunk_sizes[0], scale.voxel_offset
+    first = [(low - start) // length for low, start, length in zip(inside.start, offset, step, strict=True)]
+    last = [(high - 1 - start) // length for high, start, length in zip(inside.stop, offset, step, strict=True)]
+    x_range, y_range, z_range = (range(low, high + 1) for low, high in zip(first, last, strict=True))
+    return ((x, y, z) for z in z_range for y in y_range for x in x_range)
+
+
 def is_cell(scale: ScaleInfo, box: Box) -> bool:
     """Whether `box` is exactly one cell of the grid of one of the scale's chunk sizes."""
     for step in scale.chunk_sizes:
