@@ -1,0 +1,163 @@
+"""The commands `precomputed convert` and `precomputed-tif`: they parse, call `convert` and say what was done."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converter.convert import convert as convert_stack
+from converter.destination import KEEP, TRANSFORM
+from converter.options import ConvertOptions, Summary
+from converter.progress import progress_on
+from converter.swap import TransformAnnotations
+from converter.voxel_size import ASSUMED, parse_edges
+from converter.writers import WRITERS
+from precomputed_server.errors import InvalidInput
+from precomputed_server.format.geometry import Vector
+from precomputed_server.format.info import DATA_TYPES
+
+PREDECESSOR_VOXEL_SIZE = "1.8,1.8,2.0"
+"""What MIT's precomputed-tif takes when nothing is said."""
+
+_LATER_FORMATS = ("zarr", "blockfs", "ngff")
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What the command is given as its context object: how annotations are moved to new voxels."""
+
+    transform: TransformAnnotations | None = None
+
+
+def _vector(context: click.Context, parameter: click.Parameter, value: str | None) -> Vector | None:
+    """Parse `X,Y,Z`."""
+    if value is None:
+        return None
+    parts = value.split(",")
+    try:
+        x, y, z = (int(part) for part in parts)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not X,Y,Z in whole numbers, such as 64,64,64.") from error
+    return x, y, z
+
+
+def _step(context: click.Context, parameter: click.Parameter, value: str) -> Vector | None:
+    """Parse `auto` or `X,Y,Z`."""
+    return None if value == "auto" else _vector(context, parameter, value)
+
+
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option("--voxel-size", metavar="X,Y,Z", help="Edges of a voxel in µm; `,,2` gives only what the TIFF lacks."),
+    click.option("--levels", type=int, help="Number of levels, full resolution included  [default: to one chunk]"),
+    click.option("--downsample", default="auto", callback=_step, metavar="auto|X,Y,Z", show_default=True,
+                 help="Factor between levels, each 1 or 2; auto halves what keeps voxels near to cubes."),
+    click.option("--chunk-size", default="64,64,64", callback=_vector, metavar="X,Y,Z", show_default=True,
+                 help="Voxels of a chunk."),
+    click.option("--format", type=click.Choice(list(WRITERS)), default="tiff", show_default=True,
+                 help="tiff: deflated; raw: the voxels as they are."),
+    click.option("--segmentation", is_flag=True, help="The voxels are labels: levels keep the most frequent one."),
+    click.option("--dtype", type=click.Choice(DATA_TYPES), help="What float64, float16, bool or int64 planes become."),
+    click.option("--jobs", type=int, help="Processes  [default: the CPUs this process may use]"),
+    click.option("--overwrite", is_flag=True, help="Replace a pyramid that this program wrote."),
+    click.option("--annotations", type=click.Choice([KEEP, TRANSFORM]),
+                 help="With --overwrite: leave annotations as they are, or move them to the new voxels."),
+    click.option("--annotation-block", callback=_vector, metavar="X,Y,Z",
+                 help="Voxels of an annotation block  [default: the whole extent]"),
+)  # fmt: skip
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("source", nargs=-1, required=True)
+@click.argument("dest", type=click.Path(path_type=Path))
+@_with_options
+@click.pass_context
+def convert(context: click.Context, /, source: tuple[str, ...], dest: Path, **values: Any) -> None:
+    """Convert the TIFF stack SOURCE into the dataset DEST.
+
+    SOURCE is a directory of planes, planes by name or glob (in natural order: img_2 before img_10), or a multi-page
+    TIFF. The voxel size is read from the TIFF where it is there, and asked for where it is not.
+
+    \b
+    precomputed convert planes/ /data/brain --voxel-size 0.65,0.65,2
+    precomputed convert 'planes/*.tif' /data/brain --voxel-size ,,2
+    precomputed convert labels.tif /data/cells --segmentation --voxel-size 1,1,1
+    """
+    if values["voxel_size"] is None:
+        del values["voxel_size"]
+    else:
+        values["voxel_size"] = parse_edges(values["voxel_size"])
+    options = ConvertOptions(**values)
+    handed_over = context.find_object(Annotations) or Annotations()
+    _report(convert_stack(source, dest, options, progress_on(sys.stderr), handed_over.transform))
+
+
+@click.command("precomputed-tif")
+@click.option("--source", required=True, help='Glob of the source planes, e.g. "/path/to/img_*.tif*".')
+@click.option("--dest", required=True, type=click.Path(path_type=Path), help="Destination directory.")
+@click.option("--levels", type=int, default=4, show_default=True, help="Number of levels with full resolution.")
+@click.option("--format", default="tiff", show_default=True, help="Only tiff: see `precomputed convert` for others.")
+@click.option("--chunk-size", default="64,64,64", callback=_vector, show_default=True, help="Voxels of a chunk, x,y,z.")
+@click.option("--n-cores", type=int, help="Processes  [default: the CPUs this process may use]")
+@click.option("--log", default="WARNING", show_default=True, help="Level of the log messages.")
+@click.option("--voxel-size", help=f"Edges of a voxel in µm  [default: the TIFF's own, else {PREDECESSOR_VOXEL_SIZE}]")
+@click.option("--segmentation", is_flag=True, help="The voxels are labels.")
+def precomputed_tif(source: str, dest: Path, **values: Any) -> None:
+    """Convert as MIT's precomputed-tif does, with the same flags: every level halves all three axes."""
+    _set_log_level(values["log"])
+    if values["format"] in _LATER_FORMATS:
+        raise InvalidInput(f"--format {values['format']} is not written by this version; use --format tiff.")
+    given = values["voxel_size"]
+    options = ConvertOptions(
+        voxel_size=parse_edges(given or ",,"),
+        assumed_voxel_size=parse_edges(PREDECESSOR_VOXEL_SIZE),
+        levels=values["levels"],
+        downsample=(2, 2, 2),
+        chunk_size=values["chunk_size"],
+        format=values["format"],
+        segmentation=values["segmentation"],
+        jobs=values["n_cores"],
+    )
+    summary = convert_stack(source, dest, options, progress_on(sys.stderr))
+    if ASSUMED in summary.voxel_size.source:
+        click.echo(
+            f"Warning: the TIFF does not tell the voxel size; {_assumed(summary)} assumed; "
+            "give --voxel-size X,Y,Z in µm.",
+            err=True,
+        )
+    _report(summary)
+
+
+def _report(summary: Summary) -> None:
+    levels = len(summary.info.scales)
+    if summary.chunks == 0:
+        click.echo(f"{summary.destination}: finished the conversion that was interrupted, {levels} levels")
+        return
+    rate = summary.bytes / max(summary.seconds, 1e-9) / 1e6
+    click.echo(
+        f"{summary.destination}: {levels} levels, {summary.chunks} chunks, {summary.bytes / 1e6:.1f} MB "
+        f"in {summary.seconds:.1f} s ({rate:.0f} MB/s)"
+    )
+
+
+def _assumed(summary: Summary) -> str:
+    size = summary.voxel_size
+    edges = zip("xyz", size.micrometres, size.source, strict=True)
+    return ", ".join(f"{axis} = {float(edge):g} µm" for axis, edge, source in edges if source == ASSUMED)
+
+
+def _set_log_level(name: str) -> None:
+    if name.upper() not in logging.getLevelNamesMapping():
+        raise InvalidInput(f"--log {name} is no log level; use DEBUG, INFO, WARNING, ERROR or CRITICAL.")
+    logging.basicConfig(level=name.upper())

@@ -1,0 +1,268 @@
+"""Converting a TIFF stack into a dataset: the whole of it, from the source to the finished destination."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import precomputed_server
+from converter.data_type import stored_type
+from converter.destination import (
+    PRIVATE,
+    Destination,
+    Existing,
+    check_keys,
+    clear_leftovers,
+    existing_pyramid,
+    locked,
+    must_transform,
+    read_json,
+)
+from converter.executor import executor
+from converter.options import ConvertOptions, Summary
+from converter.plan import band_budget, bands
+from converter.progress import Progress
+from converter.scales import Level, levels, volume_info
+from converter.source import Stack, read_stack
+from converter.statistics import statistics
+from converter.swap import SwapPlan, TransformAnnotations, begin_swap, interrupted_swap, roll_forward
+from converter.tasks import CoarsenBand, CutBand, StoredScale, Task, Volume, Written
+from converter.voxel_size import VoxelSize, voxel_size
+from converter.writers import writer
+from precomputed_server.files import typed
+from precomputed_server.format.geometry import Vector
+from precomputed_server.format.grid import grid_shape
+from precomputed_server.format.info import VolumeInfo
+
+_TOO_LITTLE_FOR_PROCESSES = 32 << 20
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """A conversion that has been checked and can begin."""
+
+    sources: tuple[str, ...]
+    options: ConvertOptions
+    stack: Stack
+    voxel_size: VoxelSize
+    volume: Volume
+    levels: tuple[Level, ...]
+    operation: str
+    began: float
+
+    @property
+    def info(self) -> VolumeInfo:
+        """The `info` that the dataset will have."""
+        kind = "segmentation" if self.volume.segmentation else "image"
+        return volume_info(self.levels, self.volume.dtype.name, self.volume.num_channels, kind)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of the levels, finest first."""
+        return tuple(level.scale.key for level in self.levels)
+
+    @property
+    def jobs(self) -> int:
+        """How many processes are worth starting."""
+        finest = self.levels[0].scale.bounds.voxels * self.volume.voxel_bytes
+        return 1 if finest < _TOO_LITTLE_FOR_PROCESSES else self.options.processes
+
+
+def convert(
+    source: Sequence[str] | str,
+    dest: Path,
+    options: ConvertOptions,
+    progress: Progress | None = None,
+    transform_annotations: TransformAnnotations | None = None,
+) -> Summary:
+    """Convert the TIFF planes of `source` (directories, globs, files) into a precomputed dataset at `dest`.
+
+    The pyramid is built beside whatever `dest` holds and put in place at the end, `info` last: a killed conversion
+    leaves no new dataset, or is finished by the next one. Each process holds at most 256 MiB of voxels (one row of one
+    layer of chunks is cut after the other, in pieces if need be; one chunk where a chunk is larger), besides the rows
+    of one plane, or one decoded strip or tile of a compressed one.
+
+    Raises InvalidInput, SourceError, DestinationExists, Busy, StorageFull and other PrecomputedErrors.
+    """
+    sources = (source,) if isinstance(source, str) else tuple(source)
+    destination = Destination(dest)
+    try:
+        finished = _finish_interrupted(destination, transform_annotations)
+        if finished is not None and not options.overwrite and finished == _request(sources, options):
+            return _finished_summary(destination)
+        existing_pyramid(destination, options.overwrite)
+        conversion = _prepare(sources, options)
+        with locked(destination):
+            return _run(conversion, destination, progress, transform_annotations)
+    except OSError as error:
+        raise typed(error, str(error.filename or dest)) from error
+
+
+def _prepare(sources: tuple[str, ...], options: ConvertOptions) -> _Conversion:
+    """Read and check the source; nothing is written."""
+    began = time.time()
+    stack = read_stack(sources)
+    size = voxel_size(stack.metadata, options.voxel_size, options.assumed_voxel_size)
+    dtype = stored_type(stack.dtype, options.dtype, options.segmentation)
+    volume = Volume(dtype, stack.num_channels, options.segmentation)
+    pyramid = levels(stack.size, size.nanometres, options.pyramid)
+    return _Conversion(sources, options, stack, size, volume, pyramid, uuid.uuid4().hex, began)
+
+
+def _run(
+    conversion: _Conversion,
+    destination: Destination,
+    progress: Progress | None,
+    transform: TransformAnnotations | None,
+) -> Summary:
+    existing = existing_pyramid(destination, conversion.options.overwrite)
+    check_keys(destination, existing, conversion.keys)
+    info = _with_kept_members(conversion.info, existing)
+    transforming = must_transform(destination, existing, info, conversion.options.annotations)
+    clear_leftovers(destination)
+    staging = destination.staging / conversion.operation
+    try:
+        stored = _stored_scales(conversion, staging)
+        written = _build(conversion, stored, progress)
+        plan = SwapPlan(
+            operation=conversion.operation,
+            new_scales=conversion.keys,
+            old_scales=existing.scales,
+            info=info,
+            old_info=existing.info,
+            transform=transforming,
+            files=_files(conversion, stored[-1]),
+            new_files=_new_files(conversion, destination),
+        )
+        begin_swap(destination, plan)
+    except BaseException:
+        shutil.rmtree(destination.staging, ignore_errors=True)
+        raise
+    roll_forward(destination, plan, transform)
+    seconds = time.time() - conversion.began
+    return Summary(destination.path, info, conversion.voxel_size, written.chunks, written.bytes, seconds)
+
+
+def _stored_scales(conversion: _Conversion, staging: Path) -> list[StoredScale]:
+    stored = []
+    chosen = writer(conversion.options.format)
+    for level in conversion.levels:
+        directory = staging / level.scale.key
+        directory.mkdir(parents=True)
+        stored.append(StoredScale(directory, level.scale, chosen, conversion.volume))
+    return stored
+
+
+def _build(conversion: _Conversion, stored: list[StoredScale], progress: Progress | None) -> Written:
+    """Write every chunk of every level, each level from the one before it."""
+    total = sum(int(np.prod(grid_shape(level.scale))) for level in conversion.levels)
+    written = Written()
+
+    def done(part: Written) -> None:
+        nonlocal written
+        written += part
+        if progress is not None:
+            progress(written.chunks, total)
+
+    with executor(conversion.jobs) as running:
+        running.run(_cutting(conversion, stored[0]), done)
+        for finer, coarser, level in zip(stored, stored[1:], conversion.levels[1:], strict=False):
+            running.run(_coarsening(conversion, finer, coarser, level.step), done)
+    return written
+
+
+def _cutting(conversion: _Conversion, target: StoredScale) -> Iterator[Task]:
+    stack, voxel_bytes = conversion.stack, conversion.volume.voxel_bytes
+    budget = band_budget(target.scale, voxel_bytes, conversion.jobs, stack.rows_lie_apart)
+    for band in bands(target.scale, voxel_bytes, budget):
+        yield CutBand(band, stack.planes[band.box.start[2] : band.box.stop[2]], target)
+
+
+def _coarsening(conversion: _Conversion, finer: StoredScale, coarser: StoredScale, step: Vector) -> Iterator[Task]:
+    voxel_bytes = conversion.volume.voxel_bytes
+    budget = band_budget(coarser.scale, voxel_bytes, conversion.jobs, rows_lie_apart=True)
+    return (CoarsenBand(band, finer, coarser, step) for band in bands(coarser.scale, voxel_bytes, budget))
+
+
+def _with_kept_members(info: VolumeInfo, existing: Existing) -> VolumeInfo:
+    """The new info with the members of the old one that this program does not know, such as a mesh directory."""
+    return info if existing.info is None else replace(info, other={**info.other, **existing.info.other})
+
+
+def _files(conversion: _Conversion, coarsest: StoredScale) -> dict[str, str]:
+    """The files that each conversion replaces."""
+    record = {
+        "format": 1,
+        "scales": list(conversion.keys),
+        **_request(conversion.sources, conversion.options),
+        "command": sys.argv,
+        "voxel_size": conversion.voxel_size.to_json(),
+        "versions": {
+            "precomputed-server": precomputed_server.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        },
+        "began": _time_text(conversion.began),
+        "ended": _time_text(time.time()),
+    }
+    return {
+        f"{PRIVATE}/conversion.json": _json_text(record),
+        f"{PRIVATE}/statistics.json": _json_text(statistics(coarsest)),
+    }
+
+
+def _new_files(conversion: _Conversion, destination: Destination) -> dict[str, str]:
+    """The files that are somebody's own as soon as they exist."""
+    block = conversion.options.annotation_block or conversion.stack.size
+    record = {
+        "format": 1,
+        "id": uuid.uuid4().hex,
+        "title": destination.path.resolve().name,
+        "voxel_size": conversion.voxel_size.to_json(),
+    }
+    return {
+        f"{PRIVATE}/dataset.json": _json_text(record),
+        "annotations/block_info.csv": ",".join(map(str, block)) + "\n",
+    }
+
+
+def _finish_interrupted(destination: Destination, transform: TransformAnnotations | None) -> dict[str, Any] | None:
+    """Carry out a swap that was interrupted; returns the request that it was for."""
+    if not destination.swap.exists():
+        return None
+    with locked(destination):
+        plan = interrupted_swap(destination)
+        if plan is not None:
+            roll_forward(destination, plan, transform)
+    record = read_json(destination.conversion) or {}
+    return {name: record.get(name) for name in ("source", "options")}
+
+
+def _finished_summary(destination: Destination) -> Summary:
+    record = read_json(destination.conversion) or {}
+    info = VolumeInfo.from_bytes(destination.info.read_bytes())
+    return Summary(destination.path, info, VoxelSize.from_json(record["voxel_size"]))
+
+
+def _request(sources: tuple[str, ...], options: ConvertOptions) -> dict[str, Any]:
+    """What tells one conversion from another."""
+    return {"source": list(sources), "options": options.to_json()}
+
+
+def _json_text(members: dict[str, Any]) -> str:
+    return json.dumps(members, indent=2) + "\n"
+
+
+def _time_text(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")

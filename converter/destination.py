@@ -1,0 +1,179 @@
+"""The directory that a conversion writes into: what it may hold beforehand, its lock and its staging area."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from precomputed_server.errors import Busy, DestinationExists, InvalidInput, Unreadable
+from precomputed_server.format.info import VolumeInfo
+from precomputed_server.writing import exclusive_lock
+
+PRIVATE = ".precomputed"
+KEEP, TRANSFORM = "keep", "transform"
+_TEMPORARY = {"lock", "old", "staging"}
+_LOCK_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The paths of a dataset that this program writes."""
+
+    path: Path
+
+    @property
+    def info(self) -> Path:
+        """The volume's `info`."""
+        return self.path / "info"
+
+    @property
+    def private(self) -> Path:
+        """What clients never see."""
+        return self.path / PRIVATE
+
+    @property
+    def staging(self) -> Path:
+        """Scales that are being built, below the id of their conversion."""
+        return self.private / "staging"
+
+    @property
+    def old(self) -> Path:
+        """Scales that have been replaced, below the id of the conversion that did it."""
+        return self.private / "old"
+
+    @property
+    def conversion(self) -> Path:
+        """What the last conversion wrote, and from what."""
+        return self.private / "conversion.json"
+
+    @property
+    def swap(self) -> Path:
+        """The plan of a swap that has begun."""
+        return self.private / "swap.json"
+
+
+@dataclass(frozen=True)
+class Existing:
+    """The pyramid that a destination holds: its `info`, None when there is none, and the scales that we wrote."""
+
+    info: VolumeInfo | None = None
+    scales: tuple[str, ...] = ()
+
+
+def existing_pyramid(destination: Destination, overwrite: bool) -> Existing:
+    """Check that a conversion may write here; raises DestinationExists when something is there that it may not replace.
+
+    A directory that is absent, empty or holds only what a killed conversion left is new. Any other needs `overwrite`,
+    and then its pyramid must be one that this program wrote.
+    """
+    path = destination.path
+    if path.exists() and not path.is_dir():
+        raise DestinationExists(f"{path} is a file; choose a directory as destination.")
+    if not _is_occupied(destination):
+        return Existing()
+    if not overwrite:
+        raise DestinationExists(
+            f"{path} is not empty; choose another destination, or add --overwrite to replace the pyramid in it."
+        )
+    scales = _our_scales(destination)
+    if not destination.info.exists():
+        return Existing(None, scales)
+    info = _read_info(destination)
+    if not scales or info is None or not {scale.key for scale in info.scales} <= set(scales):
+        raise DestinationExists(
+            f"{path} holds a dataset that this program did not write; choose another destination for the new one."
+        )
+    return Existing(info, scales)
+
+
+def check_keys(destination: Destination, existing: Existing, keys: tuple[str, ...]) -> None:
+    """Raise DestinationExists when a new scale would replace a directory that is none of our scales."""
+    for key in keys:
+        if key not in existing.scales and os.path.lexists(destination.path / key):
+            raise DestinationExists(
+                f"{destination.path / key} was not written by this program; move it away or choose another destination."
+            )
+
+
+def must_transform(destination: Destination, existing: Existing, info: VolumeInfo, choice: str | None) -> bool:
+    """Whether stored annotations have to be moved to a changed voxel grid.
+
+    Raises InvalidInput when there are annotations, the grid changes and nobody chose what to do.
+    """
+    if existing.info is None or _grid(existing.info) == _grid(info) or not _has_annotations(destination):
+        return False
+    if choice is None:
+        raise InvalidInput(
+            f"{destination.path} has annotations, and its size, voxel size or offset would change; add "
+            "--annotations keep to leave them as they are, or --annotations transform to move them to the new voxels."
+        )
+    return choice == TRANSFORM
+
+
+@contextmanager
+def locked(destination: Destination) -> Iterator[None]:
+    """Hold the destination against other conversions, making the directory if need be; raises Busy."""
+    destination.private.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        directory = os.open(destination.private, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        held.callback(os.close, directory)
+        try:
+            held.enter_context(exclusive_lock(directory, "lock", _LOCK_TIMEOUT_S))
+        except Busy as error:
+            raise Busy(f"Another conversion is writing into {destination.path}; wait until it has ended.") from error
+        yield
+
+
+def clear_leftovers(destination: Destination) -> None:
+    """Remove what killed conversions left; the caller holds the lock and no swap is under way."""
+    for directory in (destination.staging, destination.old):
+        if directory.exists():
+            shutil.rmtree(directory)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read an object that this program wrote; None when absent; raises Unreadable."""
+    try:
+        members = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"{path} is not JSON; move it away.") from error
+    if not isinstance(members, dict) or members.get("format") != 1:
+        raise Unreadable(f"{path} was written by a newer version of this program; use that version.")
+    return members
+
+
+def _is_occupied(destination: Destination) -> bool:
+    path, private = destination.path, destination.private
+    names = set(os.listdir(path)) - {PRIVATE} if path.exists() else set()
+    kept = set(os.listdir(private)) - _TEMPORARY if private.exists() else set()
+    return bool(names or kept)
+
+
+def _our_scales(destination: Destination) -> tuple[str, ...]:
+    members = read_json(destination.conversion) or {}
+    return tuple(str(key) for key in members.get("scales", []))
+
+
+def _read_info(destination: Destination) -> VolumeInfo | None:
+    try:
+        return VolumeInfo.from_bytes(destination.info.read_bytes())
+    except Unreadable:
+        return None
+
+
+def _grid(info: VolumeInfo) -> tuple[object, ...]:
+    finest = info.scales[0]
+    return finest.size, finest.resolution_nm, finest.voxel_offset
+
+
+def _has_annotations(destination: Destination) -> bool:
+    return any(stat.S_ISREG(path.stat().st_mode) for path in destination.path.glob("annotations/*/*.json"))

@@ -1,0 +1,104 @@
+"""Running tasks in worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing.connection import wait as wait_for_connection
+from typing import Protocol
+
+from converter.tasks import Task, Written
+from precomputed_server.errors import PrecomputedError
+
+_WAITING_PER_JOB = 2
+
+Done = Callable[[Written], None]
+
+
+class Executor(Protocol):
+    """Runs tasks that do not depend on each other."""
+
+    def run(self, tasks: Iterable[Task], done: Done) -> None:
+        """Run every task, in any order, and call `done` after each; raises what the first failing task raised."""
+
+
+class InProcess:
+    """Runs one task after the other in this process."""
+
+    def run(self, tasks: Iterable[Task], done: Done) -> None:
+        """Run every task in turn."""
+        for task in tasks:
+            done(task.run())
+
+
+class ProcessPool:
+    """Runs tasks in a pool of processes and keeps only a few of them waiting, however many there are."""
+
+    def __init__(self, pool: ProcessPoolExecutor, jobs: int) -> None:
+        self._pool = pool
+        self._waiting = _WAITING_PER_JOB * jobs
+
+    def run(self, tasks: Iterable[Task], done: Done) -> None:
+        """Run every task; raises PrecomputedError when a process was killed."""
+        queue = iter(tasks)
+        pending: set[Future[Written]] = set()
+        try:
+            while True:
+                pending |= {self._pool.submit(_run, task) for task in islice(queue, self._waiting - len(pending))}
+                if not pending:
+                    return
+                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    done(future.result())
+        except BrokenProcessPool as error:
+            raise PrecomputedError(
+                "A worker process was killed, most often because memory ran out; run again with fewer --jobs."
+            ) from error
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def executor(jobs: int) -> Iterator[Executor]:
+    """Something that runs tasks in `jobs` processes; in this one when that is 1.
+
+    Workers are forked from a server process that was started afresh: forking this process is not safe once it has
+    threads, numpy's among them, and Python 3.12 and later warn of it.
+    """
+    if jobs == 1:
+        yield InProcess()
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "converter.tasks"])
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare_worker)
+    try:
+        yield ProcessPool(pool, jobs)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run(task: Task) -> Written:
+    return task.run()
+
+
+def _prepare_worker() -> None:
+    """Leave Ctrl-C to the parent and end with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for_connection([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,92 @@
+"""What a conversion is asked to do, and what it reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.destination import KEEP, TRANSFORM
+from converter.executor import usable_cpus
+from converter.scales import PyramidOptions
+from converter.voxel_size import Edges, VoxelSize
+from converter.writers import writer
+from precomputed_server.errors import InvalidInput
+from precomputed_server.format.geometry import Vector
+from precomputed_server.format.info import VolumeInfo
+
+_UNKNOWN: Edges = (None, None, None)
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """The options of a conversion; raises InvalidInput for values that none can have.
+
+    `voxel_size` is x, y, z in micrometres, as exact fractions (`voxel_size.parse_edges` reads text); None is left to
+    the TIFF's metadata, then to `assumed_voxel_size`, then asked for. `levels` counts the full-resolution one, None
+    goes on until a level fits one chunk; `downsample` None is automatic. `annotation_block` is x, y, z in voxels, None
+    for the whole extent. `jobs` None is every CPU that this process may use.
+    """
+
+    voxel_size: Edges = _UNKNOWN
+    assumed_voxel_size: Edges = _UNKNOWN
+    levels: int | None = None
+    downsample: Vector | None = None
+    chunk_size: Vector = (64, 64, 64)
+    format: str = "tiff"
+    segmentation: bool = False
+    dtype: str | None = None
+    jobs: int | None = None
+    overwrite: bool = False
+    annotations: str | None = None
+    annotation_block: Vector | None = None
+
+    def __post_init__(self) -> None:
+        for edge in self.voxel_size:
+            if edge is not None and edge <= 0:
+                raise InvalidInput("The voxel size must be greater than zero in every axis, in µm.")
+        if self.jobs is not None and self.jobs < 1:
+            raise InvalidInput(f"--jobs {self.jobs} is less than 1.")
+        if self.annotation_block is not None and min(self.annotation_block) < 1:
+            raise InvalidInput("--annotation-block must be at least 1 voxel in every axis.")
+        if self.annotations not in (None, KEEP, TRANSFORM):
+            raise InvalidInput(f"--annotations {self.annotations} is neither {KEEP} nor {TRANSFORM}.")
+        writer(self.format)
+        _ = self.pyramid  # checks the rest
+
+    @property
+    def pyramid(self) -> PyramidOptions:
+        """The part that decides about levels."""
+        return PyramidOptions(self.chunk_size, self.levels, self.downsample)
+
+    @property
+    def processes(self) -> int:
+        """How many processes to use at most."""
+        return self.jobs or usable_cpus()
+
+    def to_json(self) -> dict[str, Any]:
+        """What decides about the result, for the record of the conversion."""
+        return {
+            "voxel_size": [None if edge is None else str(edge) for edge in self.voxel_size],
+            "levels": self.levels,
+            "downsample": "auto" if self.downsample is None else list(self.downsample),
+            "chunk_size": list(self.chunk_size),
+            "format": self.format,
+            "segmentation": self.segmentation,
+            "dtype": self.dtype,
+        }
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a conversion did: its dataset, `info` and voxel size, and how much it wrote in how many seconds.
+
+    `chunks`, `bytes` and `seconds` are 0 when all that was left to do was to finish an interrupted conversion.
+    """
+
+    destination: Path
+    info: VolumeInfo
+    voxel_size: VoxelSize
+    chunks: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
