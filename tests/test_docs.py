@@ -1,0 +1,90 @@
+"""What a user can set, call or run is written down, and what is written down exists."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from precomputed_server.settings import SETTINGS
+from precomputed_server.web.routes import ROUTES
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    """The text of README.md."""
+    path = REPOSITORY / "README.md"
+    if not path.exists():
+        pytest.skip("README.md is not written yet")
+    return path.read_text()
+
+
+@pytest.fixture(scope="module")
+def documentation(readme: str) -> str:
+    """README.md and everything in docs/."""
+    return "\n".join([readme, *(path.read_text() for path in sorted((REPOSITORY / "docs").rglob("*.md")))])
+
+
+def names(text: str, name: str) -> bool:
+    """Whether `text` has `name` as a word of its own: `--level` is not in `--levels`."""
+    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
+
+
+def commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[str, click.Command]]:
+    """A command and all below it that are not hidden, each with what one types to call it."""
+    yield " ".join(path), command
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            if not below.hidden:
+                yield from commands(below, (*path, name))
+
+
+def test_every_setting_is_in_the_readme(readme: str) -> None:
+    wanted = [name for setting in SETTINGS for name in (setting.flag, setting.variable)]
+    assert [name for name in wanted if not names(readme, name)] == []
+
+
+def test_every_variable_in_the_documentation_is_a_setting(documentation: str) -> None:
+    known = {setting.variable for setting in SETTINGS} | {"PRECOMPUTED_PATH"}
+    assert set(re.findall(r"\bPRECOMPUTED_[A-Z_]+\b", documentation)) <= known
+
+
+def test_every_command_and_option_is_documented(documentation: str) -> None:
+    module = importlib.import_module("precomputed_server.cli")
+    missing = []
+    for root in ("precomputed", "precomputed-tif"):
+        function = module.main if root == "precomputed" else module.precomputed_tif
+        for call, command in commands(function, (root,)):
+            options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
+            wanted = [call, *(max(option.opts, key=len) for option in options)]
+            missing += [f"{call}: {name}" for name in wanted if not names(documentation, name)]
+    assert missing == []
+
+
+def test_every_command_and_option_explains_itself() -> None:
+    module = pytest.importorskip("precomputed_server.cli", exc_type=ModuleNotFoundError)
+    silent = []
+    for call, command in commands(module.main, ("precomputed",)):
+        options = [option for option in command.params if isinstance(option, click.Option)]
+        silent += [call] if not (command.help or command.callback is None) else []
+        silent += [f"{call} {option.opts[0]}" for option in options if not option.help]
+    assert silent == []
+
+
+def test_the_http_table_names_every_route_and_its_methods(readme: str) -> None:
+    lines = [line for line in readme.splitlines() if line.startswith("|")]
+    missing = []
+    for route in ROUTES:
+        rows = [line for line in lines if f"`{route.template}`" in line or f" {route.template}`" in line]
+        missing += [route.template] if not rows else []
+        missing += [f"{method} {route.template}" for method in route.methods if rows and not names(rows[0], method)]
+    assert missing == []
+
+
+def test_what_the_readme_asks_make_for_exists(readme: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`|\$ )make ([a-z-]+)", readme, re.MULTILINE)) <= targets
