@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator
 
 import click
 import pytest
 
+from converter.cli import precomputed_tif
+from precomputed_server.cli import precomputed
 from precomputed_server.settings import SETTINGS
 from precomputed_server.web.routes import ROUTES
 from tests.conftest import REPOSITORY
@@ -43,6 +44,11 @@ def commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[st
                 yield from commands(below, (*path, name))
 
 
+def entry_points() -> list[tuple[str, click.Command]]:
+    """What is typed → the command that runs."""
+    return [("precomputed", precomputed), ("precomputed-tif", precomputed_tif)]
+
+
 def test_every_setting_is_in_the_readme(readme: str) -> None:
     wanted = [name for setting in SETTINGS for name in (setting.flag, setting.variable)]
     assert [name for name in wanted if not names(readme, name)] == []
@@ -54,11 +60,9 @@ def test_every_variable_in_the_documentation_is_a_setting(documentation: str) ->
 
 
 def test_every_command_and_option_is_documented(documentation: str) -> None:
-    module = importlib.import_module("precomputed_server.cli")
     missing = []
-    for root in ("precomputed", "precomputed-tif"):
-        function = module.main if root == "precomputed" else module.precomputed_tif
-        for call, command in commands(function, (root,)):
+    for root, group in entry_points():
+        for call, command in commands(group, (root,)):
             options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
             wanted = [call, *(max(option.opts, key=len) for option in options)]
             missing += [f"{call}: {name}" for name in wanted if not names(documentation, name)]
@@ -66,11 +70,10 @@ def test_every_command_and_option_is_documented(documentation: str) -> None:
 
 
 def test_every_command_and_option_explains_itself() -> None:
-    module = pytest.importorskip("precomputed_server.cli", exc_type=ModuleNotFoundError)
     silent = []
-    for call, command in commands(module.main, ("precomputed",)):
+    for call, command in (found for root, group in entry_points() for found in commands(group, (root,))):
         options = [option for option in command.params if isinstance(option, click.Option)]
-        silent += [call] if not (command.help or command.callback is None) else []
+        silent += [] if command.help else [call]
         silent += [f"{call} {option.opts[0]}" for option in options if not option.help]
     assert silent == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from precomputed_server.files import Tree
 from precomputed_server.format.grid import cell_box, cells
 from precomputed_server.writing import replace_file
 from tests import conftest
-from tests.conftest import component
+from tests.conftest import RunningServer, component
 from tests.data import chunk_bytes, level_of, volume, write_dataset
 
 
@@ -44,6 +45,34 @@ def test_an_absent_component_skips_here_and_fails_on_a_build_machine(monkeypatch
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="CI=true"):
         component("absent")
+
+
+def shell(script: str, directory: Path) -> RunningServer:
+    """A shell in the place of a server."""
+    process = subprocess.Popen(["sh", "-c", script], start_new_session=True, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout as output:
+        output.readline()  # it says something once it is ready
+    (directory / "log").touch()
+    return RunningServer(process, 0, directory / "log")
+
+
+def test_a_server_that_leaves_a_process_behind_fails(tmp_path: Path) -> None:
+    server = shell("sleep 60 >/dev/null & echo; wait", tmp_path)
+    with pytest.raises(AssertionError, match="left processes behind"):
+        server.stop()
+
+
+def test_a_server_that_ignores_sigterm_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conftest, "STOPS_WITHIN_S", 0.2)
+    server = shell("trap '' TERM; echo; sleep 60 & wait", tmp_path)
+    with pytest.raises(AssertionError, match="did not end"):
+        server.stop()
+    assert server.process.returncode == -9
+
+
+def test_a_server_that_ends_passes(tmp_path: Path) -> None:
+    shell("echo; exec sleep 60", tmp_path).stop()
 
 
 def test_the_datasets_of_the_tests_hold_their_voxels(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ MODULES = {
     "precomputed_server.files": "foundation",
     "precomputed_server.writing": "foundation",
     "precomputed_server.mounts": "foundation",
+    "precomputed_server.recent": "foundation",
     "precomputed_server.settings": "foundation",
     "precomputed_server.format": "format",
     "precomputed_server.readers": "readers",
