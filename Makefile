@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_USE_PEP517 := 1
 export SOURCE VOXEL_SIZE
 
 .DEFAULT_GOAL := help
@@ -61,13 +62,13 @@ $(VENV)/created:
 
 $(VENV)/installed: $(VENV)/created pyproject.toml
 	@echo "Installing precomputed-server into $(VENV) …"
-	@$(BIN)/pip install --quiet --use-pep517 --editable '.[viewer]'
+	@$(BIN)/pip install --quiet --editable '.[viewer]'
 	@touch $@
 
 # The tests' environment holds all that the demo needs: the one stamp stands for both.
 $(VENV)/test-installed: $(VENV)/created pyproject.toml
 	@echo "Installing precomputed-server and what its tests need into $(VENV) …"
-	@$(BIN)/pip install --quiet --use-pep517 --editable '.[test]'
+	@$(BIN)/pip install --quiet --editable '.[test]'
 	@touch $(VENV)/installed $@
 
 components:
