@@ -86,6 +86,14 @@ def _reads_cached_pages_only(_descriptor: int, _buffers: object, _offset: int, f
     return bool(flags & os.RWF_NOWAIT)
 
 
+@pytest.hookimpl(tryfirst=True)  # before the selection by -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever starts a server is a `component` test, marked or not."""
+    for item in items:
+        if "start_server" in getattr(item, "fixturenames", ()):
+            item.add_marker("component")
+
+
 def component(name: str) -> str:
     """The path of an outside program; skips the test where there is none, fails it when CI=true."""
     places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
