@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import precomputed_server
+from converter.build import Building, build
 from converter.data_type import stored_type
 from converter.destination import (
     PRIVATE,
@@ -29,23 +30,17 @@ from converter.destination import (
     must_transform,
     read_json,
 )
-from converter.executor import executor
 from converter.options import ConvertOptions, Summary
-from converter.plan import band_budget, bands
 from converter.progress import Progress
 from converter.scales import Level, levels, volume_info
 from converter.source import Stack, read_stack
 from converter.statistics import statistics
 from converter.swap import SwapPlan, TransformAnnotations, begin_swap, interrupted_swap, roll_forward
-from converter.tasks import CoarsenBand, CutBand, StoredScale, Task, Volume, Written
+from converter.tasks import StoredScale, Volume
 from converter.voxel_size import VoxelSize, voxel_size
 from converter.writers import writer
 from precomputed_server.files import typed
-from precomputed_server.format.geometry import Vector
-from precomputed_server.format.grid import grid_shape
 from precomputed_server.format.info import VolumeInfo
-
-_TOO_LITTLE_FOR_PROCESSES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -72,12 +67,6 @@ class _Conversion:
         """The keys of the levels, finest first."""
         return tuple(level.scale.key for level in self.levels)
 
-    @property
-    def jobs(self) -> int:
-        """How many processes are worth starting."""
-        finest = self.levels[0].scale.bounds.voxels * self.volume.voxel_bytes
-        return 1 if finest < _TOO_LITTLE_FOR_PROCESSES else self.options.processes
-
 
 def convert(
     source: Sequence[str] | str,
@@ -89,7 +78,10 @@ def convert(
     """Convert the TIFF planes of `source` (directories, globs, files) into a precomputed dataset at `dest`.
 
     The pyramid is built beside whatever `dest` holds and put in place at the end, `info` last: a killed conversion
-    leaves no new dataset, or is finished by the next one. Each process holds at most 256 MiB of voxels (one row of one
+    leaves no new dataset, or is finished by the next one. A script that calls this needs the usual
+    `if __name__ == "__main__":`, because worker processes import its module.
+
+    Each process holds at most 256 MiB of voxels (one row of one
     layer of chunks is cut after the other, in pieces if need be; one chunk where a chunk is larger), besides the rows
     of one plane, or one decoded strip or tile of a compressed one.
 
@@ -134,7 +126,8 @@ def _run(
     staging = destination.staging / conversion.operation
     try:
         stored = _stored_scales(conversion, staging)
-        written = _build(conversion, stored, progress)
+        steps = tuple(level.step for level in conversion.levels)
+        written = build(Building(conversion.stack, stored, steps, conversion.options.processes), progress)
         plan = SwapPlan(
             operation=conversion.operation,
             new_scales=conversion.keys,
@@ -154,45 +147,14 @@ def _run(
     return Summary(destination.path, info, conversion.voxel_size, written.chunks, written.bytes, seconds)
 
 
-def _stored_scales(conversion: _Conversion, staging: Path) -> list[StoredScale]:
+def _stored_scales(conversion: _Conversion, staging: Path) -> tuple[StoredScale, ...]:
     stored = []
     chosen = writer(conversion.options.format)
     for level in conversion.levels:
         directory = staging / level.scale.key
         directory.mkdir(parents=True)
         stored.append(StoredScale(directory, level.scale, chosen, conversion.volume))
-    return stored
-
-
-def _build(conversion: _Conversion, stored: list[StoredScale], progress: Progress | None) -> Written:
-    """Write every chunk of every level, each level from the one before it."""
-    total = sum(int(np.prod(grid_shape(level.scale))) for level in conversion.levels)
-    written = Written()
-
-    def done(part: Written) -> None:
-        nonlocal written
-        written += part
-        if progress is not None:
-            progress(written.chunks, total)
-
-    with executor(conversion.jobs) as running:
-        running.run(_cutting(conversion, stored[0]), done)
-        for finer, coarser, level in zip(stored, stored[1:], conversion.levels[1:], strict=False):
-            running.run(_coarsening(conversion, finer, coarser, level.step), done)
-    return written
-
-
-def _cutting(conversion: _Conversion, target: StoredScale) -> Iterator[Task]:
-    stack, voxel_bytes = conversion.stack, conversion.volume.voxel_bytes
-    budget = band_budget(target.scale, voxel_bytes, conversion.jobs, stack.rows_lie_apart)
-    for band in bands(target.scale, voxel_bytes, budget):
-        yield CutBand(band, stack.planes[band.box.start[2] : band.box.stop[2]], target)
-
-
-def _coarsening(conversion: _Conversion, finer: StoredScale, coarser: StoredScale, step: Vector) -> Iterator[Task]:
-    voxel_bytes = conversion.volume.voxel_bytes
-    budget = band_budget(coarser.scale, voxel_bytes, conversion.jobs, rows_lie_apart=True)
-    return (CoarsenBand(band, finer, coarser, step) for band in bands(coarser.scale, voxel_bytes, budget))
+    return tuple(stored)
 
 
 def _with_kept_members(info: VolumeInfo, existing: Existing) -> VolumeInfo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from precomputed_server.format.geometry import Box, Vector
+from precomputed_server.format.geometry import Box, Vector, multiply
 from precomputed_server.format.grid import cell_box, grid_shape
 from precomputed_server.format.info import ScaleInfo
 
@@ -14,52 +14,61 @@ _PREFERRED_BAND_BYTES = 64 << 20
 _MINIMUM_BAND_BYTES = 4 << 20
 _TASKS_PER_JOB = 4
 
+SINGLE: Vector = (1, 1, 1)
+
 
 @dataclass(frozen=True)
 class Band:
-    """Chunks side by side in one layer of chunks: `box` holds them all, in voxels, `chunks` lists each."""
+    """Chunks side by side: `box` holds them all, in voxels, `chunks` lists each."""
 
     box: Box
     chunks: tuple[Box, ...]
 
 
-def bands(scale: ScaleInfo, voxel_bytes: int, budget: int) -> Iterator[Band]:
-    """Divide a scale into bands of at most `budget` bytes, or of one chunk where a single chunk has more.
+def bands(scale: ScaleInfo, voxel_bytes: int, budget: int, group: Vector = SINGLE) -> Iterator[Band]:
+    """Divide a scale into bands of at most `budget` bytes, or of one group where a single group has more.
 
-    `voxel_bytes` counts every channel. A band is one chunk deep and as wide as the volume, if the budget allows one
-    such row of chunks, else a part of a row.
+    A group of x, y, z chunks stays together; a band is one group deep and as wide as the volume, if the budget allows
+    one such row of groups, else a part of a row. `voxel_bytes` counts every channel.
     """
     columns, rows, layers = grid_shape(scale)
-    wide, high = _extent(scale, voxel_bytes, budget)
-    for z in range(layers):
+    wide, high = _extent(scale, voxel_bytes, budget, group)
+    for z in range(0, layers, group[2]):
         for y in range(0, rows, high):
             for x in range(0, columns, wide):
-                yield _band(scale, (x, y, z), (min(x + wide, columns), min(y + high, rows), z + 1))
+                end = min(x + wide, columns), min(y + high, rows), min(z + group[2], layers)
+                yield _band(scale, (x, y, z), end)
 
 
-def band_budget(scale: ScaleInfo, voxel_bytes: int, jobs: int, rows_lie_apart: bool) -> int:
-    """How many bytes of voxels a task should hold.
-
-    Where rows can be read alone, bands are small enough for every job to have some. Where a plane must be decoded as
-    a whole, as it will be for each of its bands, they are as large as they may be.
-    """
-    if not rows_lie_apart:
-        return MAXIMUM_BAND_BYTES
+def band_budget(scale: ScaleInfo, voxel_bytes: int, jobs: int) -> int:
+    """How many bytes of voxels a task should hold so that every job has some tasks and none is tiny."""
     share = scale.bounds.voxels * voxel_bytes // (_TASKS_PER_JOB * jobs)
     return min(_PREFERRED_BAND_BYTES, max(share, _MINIMUM_BAND_BYTES))
 
 
-def _extent(scale: ScaleInfo, voxel_bytes: int, budget: int) -> tuple[int, int]:
+def group_bytes(scale: ScaleInfo, voxel_bytes: int, group: Vector) -> int:
+    """The bytes of one group of chunks."""
+    x, y, z = _clipped(scale, group)
+    return x * y * z * voxel_bytes
+
+
+def _clipped(scale: ScaleInfo, group: Vector) -> Vector:
+    x, y, z = (min(a, b) for a, b in zip(multiply(scale.chunk_sizes[0], group), scale.size, strict=True))
+    return x, y, z
+
+
+def _extent(scale: ScaleInfo, voxel_bytes: int, budget: int, group: Vector) -> tuple[int, int]:
     """How many chunks a band is wide and high."""
     columns, rows, _ = grid_shape(scale)
-    x, y, z = (min(chunk, length) for chunk, length in zip(scale.chunk_sizes[0], scale.size, strict=True))
+    x, y, z = _clipped(scale, group)
     row_bytes = scale.size[0] * y * z * voxel_bytes
     if row_bytes > budget:
-        return min(columns, max(1, budget // (x * y * z * voxel_bytes))), 1
-    return columns, min(rows, max(1, budget // row_bytes))
+        return min(columns, group[0] * max(1, budget // (x * y * z * voxel_bytes))), group[1]
+    return columns, min(rows, group[1] * max(1, budget // row_bytes))
 
 
 def _band(scale: ScaleInfo, first: Vector, end: Vector) -> Band:
-    (x0, y0, z), (x1, y1, _) = first, end
-    chunks = tuple(cell_box(scale, (x, y, z)) for y in range(y0, y1) for x in range(x0, x1))
+    (x0, y0, z0), (x1, y1, z1) = first, end
+    boxes = (cell_box(scale, (x, y, z)) for z in range(z0, z1) for y in range(y0, y1) for x in range(x0, x1))
+    chunks = tuple(boxes)
     return Band(Box(chunks[0].start, chunks[-1].stop), chunks)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Plane:
     """One page of one file: `shape` is "(S, Y, X)" with S samples a pixel, `dtype` has the file's byte order.
 
     `interleaved` says that the file keeps the samples as "(Y, X, S)"; `offset` is where the pixels begin in bytes
-    when they lie there uncompressed and in one piece, else None.
+    when they lie there uncompressed and in one piece, else None. `segment_rows` are decoded together.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Plane:
     dtype: np.dtype[Any]
     interleaved: bool = False
     offset: int | None = None
+    segment_rows: int = 1
 
     @property
     def name(self) -> str:
@@ -199,7 +201,8 @@ def _plane(path: str, index: int, page: Any, byte_order: str) -> Plane:  # noqa:
         raise ValueError("it is truncated")
     dtype = np.dtype(page.dtype).newbyteorder("<" if byte_order == "<" else ">")
     offset = page.dataoffsets[0] if page.is_final else None
-    return Plane(path, index, shape, dtype, page.axes == "YXS", offset)
+    segment_rows = 1 if page.is_final else page.tilelength if page.is_tiled else page.rowsperstrip
+    return Plane(path, index, shape, dtype, page.axes == "YXS", offset, min(segment_rows, shape[1]))
 
 
 def _with_implied_planes(planes: tuple[Plane, ...], metadata: Metadata) -> tuple[Plane, ...]:
@@ -263,3 +266,11 @@ def _breaks_off(path: str) -> bool:
 
 def _reason(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def write_plane(path: Path, pixels: NDArray[Any], voxel_size: tuple[float, float, float]) -> None:
+    """Write one plane "(C, Y, X)" as an ImageJ TIFF that tells its voxel size, x, y, z in micrometres."""
+    x, y, z = voxel_size
+    tifffile.imwrite(
+        path, pixels, imagej=True, resolution=(1 / x, 1 / y), metadata={"axes": "CYX", "unit": "um", "spacing": z}
+    )

@@ -47,9 +47,9 @@ class Stack:
         return self.planes[0][0].dtype.newbyteorder("=")
 
     @property
-    def rows_lie_apart(self) -> bool:
-        """Whether a few rows can be read without the whole plane, because the pixels lie uncompressed in the files."""
-        return all(plane.offset is not None for pages in self.planes for plane in pages)
+    def segment_rows(self) -> int:
+        """How many rows have to be decoded to read one: 1 where the pixels lie uncompressed in the files."""
+        return max(plane.segment_rows for pages in self.planes for plane in pages)
 
 
 def read_stack(source: Sequence[str] | str) -> Stack:

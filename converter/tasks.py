@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from converter.data_type import converted
 from converter.downsample import average, mode
-from converter.plan import Band
+from converter.plan import SINGLE, Band
 from converter.planes import Plane, read_rows
 from converter.writers import Writer
-from precomputed_server.format.geometry import Box, Vector, multiply
+from precomputed_server.format.geometry import Box, Vector, ceil_divide, multiply
 from precomputed_server.format.grid import cell_box, cells_overlapping
 from precomputed_server.format.info import ScaleInfo
 
@@ -55,6 +55,10 @@ class Volume:
         """The bytes of one voxel with all its channels."""
         return self.num_channels * self.dtype.itemsize
 
+    def coarsened(self, block: Array, step: Vector) -> Array:
+        """The next level of `block` "(C, Z, Y, X)"."""
+        return mode(block, step) if self.segmentation else average(block, step)
+
 
 @dataclass(frozen=True)
 class StoredScale:
@@ -83,15 +87,18 @@ class StoredScale:
 
 @dataclass(frozen=True)
 class CutBand:
-    """Read the rows of a band from the planes of its z range and store its chunks.
+    """Read the rows of a band from the planes of its z range and store its chunks, and those of `coarser` if given.
 
     Memory: the voxels of the band (see `plan.bands`) and, beside them, the rows of one plane or one of its strips or
-    tiles. `planes[z]` are the pages of that z, beginning with the band's first.
+    tiles, and the sums of one chunk of `coarser`. `planes[z]` are the pages of that z, beginning with the band's
+    first. For `coarser` the band consists of whole groups of the chunks that make one of its chunks.
     """
 
     band: Band
     planes: tuple[tuple[Plane, ...], ...]
     target: StoredScale
+    coarser: StoredScale | None = None
+    step: Vector = SINGLE
 
     def run(self) -> Written:
         """Store the chunks of the band."""
@@ -99,6 +106,18 @@ class CutBand:
         written = Written()
         for box in self.band.chunks:
             written += self.target.write(box, voxels[_within(box, self.band.box)])
+        if self.coarser is not None:
+            written += self._coarsen(self.coarser, voxels)
+        return written
+
+    def _coarsen(self, coarser: StoredScale, voxels: Array) -> Written:
+        """Store the chunks of the next level, whose voxels are all in `voxels` "(C, Z, Y, X)"."""
+        written = Written()
+        inside = Box(ceil_divide(self.band.box.start, self.step), ceil_divide(self.band.box.stop, self.step))
+        for cell in cells_overlapping(coarser.scale, inside):
+            box = cell_box(coarser.scale, cell)
+            finer = _finer(box, self.step).clipped(self.band.box)
+            written += coarser.write(box, coarser.volume.coarsened(voxels[_within(finer, self.band.box)], self.step))
         return written
 
     def _voxels(self) -> Array:
@@ -130,11 +149,14 @@ class CoarsenBand:
         """Store the chunks of the band."""
         written = Written()
         for box in self.band.chunks:
-            finer = Box(multiply(box.start, self.step), multiply(box.stop, self.step))
-            block = self.source.read(finer.clipped(self.source.scale.bounds))
-            coarser = mode(block, self.step) if self.target.volume.segmentation else average(block, self.step)
-            written += self.target.write(box, coarser)
+            block = self.source.read(_finer(box, self.step).clipped(self.source.scale.bounds))
+            written += self.target.write(box, self.target.volume.coarsened(block, self.step))
         return written
+
+
+def _finer(box: Box, step: Vector) -> Box:
+    """The voxels that those of `box` are made from."""
+    return Box(multiply(box.start, step), multiply(box.stop, step))
 
 
 def _within(box: Box, outer: Box) -> tuple[slice, slice, slice, slice]:
