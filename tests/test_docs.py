@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from converter.cli import precomputed_tif
-from precomputed_server.cli import precomputed
+from precomputed_server.cli import main, precomputed_tif
 from precomputed_server.settings import SETTINGS
 from precomputed_server.web.routes import ROUTES
 from tests.conftest import REPOSITORY
@@ -46,7 +45,7 @@ def commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[st
 
 def entry_points() -> list[tuple[str, click.Command]]:
     """What is typed → the command that runs."""
-    return [("precomputed", precomputed), ("precomputed-tif", precomputed_tif)]
+    return [("precomputed", main), ("precomputed-tif", precomputed_tif)]
 
 
 def test_every_setting_is_in_the_readme(readme: str) -> None:
