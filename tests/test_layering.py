@@ -30,6 +30,7 @@ MODULES = {
     "precomputed_server.catalog": "catalog",
     "precomputed_server.web": "web",
     "precomputed_server.web.app": "assembly",
+    "precomputed_server.web.gunicorn": "pool",
     "precomputed_server.phantom": "phantom",
     "precomputed_server.demo": "assembly",
     "precomputed_server.cli": "assembly",
@@ -55,7 +56,8 @@ MAY_IMPORT = {
     "converter": _DATA | {"readers"},
     "annotations": _DATA,
     "annotations on the web": _SERVING | {"annotations"},
-    "assembly": _SERVING | {"phantom", "converter", "annotations", "annotations on the web"},
+    "pool": _DATA | {"assembly"},
+    "assembly": _SERVING | {"phantom", "converter", "annotations", "annotations on the web", "pool"},
 }
 
 PURE = {"format", "phantom"}
