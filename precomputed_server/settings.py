@@ -37,6 +37,15 @@ class Setting:
         """`PRECOMPUTED_MAX_BODY`."""
         return "PRECOMPUTED_" + self.name.upper()
 
+    @property
+    def shown_default(self) -> str:
+        """The default as a person reads it."""
+        if isinstance(self.default, bool):
+            return "off"
+        if self.name == "umask":
+            return f"0o{self.default:03o}"
+        return str(self.default)
+
     def parsed(self, text: str) -> int | str | bool:
         """Read an environment variable's text; raises InvalidInput naming the variable."""
         if isinstance(self.default, bool):

@@ -1,0 +1,217 @@
+"""What an annotation is: the JSON objects of a leaf, read and checked.
+
+A leaf (`fibers`, `centroids`, `z-0020`) is a JSON list of objects. Here it is a mapping from id to object in the order
+of the file. Fields that this program does not know are kept as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from precomputed_server.errors import InvalidAnnotation, InvalidJson, Unreadable
+
+Item = dict[str, Any]
+Items = dict[str, Item]
+
+GEOMETRY: Mapping[str, tuple[str, ...]] = {
+    "point": ("point",),
+    "polygon": ("points",),
+    "linestring": ("points",),
+    "line": ("pointA", "pointB"),
+    "axis_aligned_bounding_box": ("pointA", "pointB"),
+    "ellipsoid": ("center", "radii"),
+}
+"""The fields that hold the coordinates of each annotation type, in voxels x, y, z."""
+
+MAXIMUM_DEPTH = 32
+"""How deep the fields of an annotation may be nested."""
+
+_LONGEST_ID = 200
+_LONG_DIGITS = re.compile(rb"[0-9]{19}")
+_INTEGERS = range(-(2**63), 2**64)
+
+
+def parse_items(body: bytes) -> Items:
+    """Read and check a whole leaf.
+
+    Raises InvalidJson when `body` is not JSON, InvalidAnnotation naming the item and the field that is wrong.
+    """
+    listed = _load(body)
+    if not isinstance(listed, list):
+        raise InvalidAnnotation(f"the body must be a list of annotations, not {_kind(listed)}.")
+    return _by_id(listed, check_item)
+
+
+def parse_item(body: bytes, id: str) -> Item:
+    """Read and check one annotation that is to have this `id`, which its body may leave out.
+
+    Raises as `parse_items` does.
+    """
+    item = _load(body)
+    if not isinstance(item, dict):
+        raise InvalidAnnotation(f"the body must be one annotation, an object, not {_kind(item)}.")
+    if item.setdefault("id", id) != id:
+        raise InvalidAnnotation(f"the body's id {item['id']!r} is not the id {id!r} of the request.")
+    check_item(item, "the annotation")
+    return item
+
+
+def parse_stored(data: bytes) -> Items:
+    """Read a leaf as any tool may have left it: only its ids are checked; an empty file is an empty list.
+
+    Raises Unreadable.
+    """
+    if not data:
+        return {}
+    try:
+        listed = _load(data)
+        if not isinstance(listed, list):
+            raise InvalidAnnotation(f"it holds {_kind(listed)} instead of a list.")
+        return _by_id(listed, lambda item, name: check_id(item.get("id"), name))
+    except (InvalidJson, InvalidAnnotation) as error:
+        raise Unreadable(f"the stored annotation file cannot be used: {error}") from error
+
+
+def is_json(data: bytes) -> bool:
+    """Whether `data` is JSON at all."""
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def serialize(items: Items) -> bytes:
+    """The bytes of a leaf's file: JSON with one annotation a line."""
+    if not items:
+        return b"[]\n"
+    return b"[\n" + b",\n".join(orjson.dumps(item) for item in items.values()) + b"\n]\n"
+
+
+def check_id(id: object, name: str) -> None:
+    """Raise InvalidAnnotation unless `id` can name an annotation; `name` says in the sentence whose id it is."""
+    if not isinstance(id, str) or not 0 < len(id) <= _LONGEST_ID:
+        raise InvalidAnnotation(f"{name} needs an id, a text of 1 to {_LONGEST_ID} characters.")
+
+
+def check_item(item: Item, name: str) -> None:
+    """Raise InvalidAnnotation unless `item` is an annotation of a known type; `name` is how the sentence calls it."""
+    check_id(item.get("id"), name)
+    name = f"{name} ({item['id']})"
+    kind = item.get("type")
+    if not isinstance(kind, str) or kind not in GEOMETRY:
+        raise InvalidAnnotation(f"{name}: type is {_shown(kind)}, not one of {', '.join(GEOMETRY)}.")
+    for field in GEOMETRY[kind]:
+        if field == "points":
+            _check_points(item.get(field), name)
+        else:
+            _check_vector(item.get(field), f"{name}: {field}")
+    for field, check in _OPTIONAL.items():
+        if field in item:
+            check(item[field], f"{name}: {field}")
+    _check_depth(item, name)
+
+
+def _load(body: bytes) -> Any:  # noqa: ANN401  # any JSON value
+    try:
+        loaded = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJson(f"the body is not JSON: {error}.") from error
+    # orjson reads an integer past 64 bits as a float; the digits would be lost without a word.
+    if _LONG_DIGITS.search(body):
+        json.loads(body, parse_int=_checked_integer)
+    return loaded
+
+
+def _checked_integer(text: str) -> int:
+    if len(text) > 20 or int(text) not in _INTEGERS:
+        raise InvalidAnnotation(f"the whole number {text[:24]} does not fit 64 bits; write it as a text.")
+    return int(text)
+
+
+def _by_id(listed: list[Any], check: Callable[[Item, str], None]) -> Items:
+    items: Items = {}
+    for number, item in enumerate(listed):
+        if not isinstance(item, dict):
+            raise InvalidAnnotation(f"item {number} must be an object, not {_kind(item)}.")
+        check(item, f"item {number}")
+        if item["id"] in items:
+            raise InvalidAnnotation(f"item {number} has the id {item['id']!r} of an earlier item.")
+        items[item["id"]] = item
+    return items
+
+
+def _check_points(points: object, name: str) -> None:
+    if not isinstance(points, list) or not points:
+        raise InvalidAnnotation(f"{name}: points must be a list of at least one [x, y, z].")
+    for number, point in enumerate(points):
+        _check_vector(point, f"{name}: points[{number}]")
+
+
+def _check_vector(vector: object, name: str) -> None:
+    if not isinstance(vector, list) or len(vector) != 3 or not all(_is_number(length) for length in vector):
+        raise InvalidAnnotation(f"{name} is {_shown(vector)}, not [x, y, z] in voxels.")
+
+
+def _check_text(value: object, name: str) -> None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidAnnotation(f"{name} is {_shown(value)}, not a text.")
+
+
+def _check_flag(value: object, name: str) -> None:
+    if not isinstance(value, bool):
+        raise InvalidAnnotation(f"{name} is {_shown(value)}, not true or false.")
+
+
+def _check_number(value: object, name: str) -> None:
+    if not _is_number(value):
+        raise InvalidAnnotation(f"{name} is {_shown(value)}, not a number.")
+
+
+def _check_list(value: object, name: str) -> None:
+    if not isinstance(value, list):
+        raise InvalidAnnotation(f"{name} is {_shown(value)}, not a list.")
+
+
+_OPTIONAL: Mapping[str, Callable[[object, str], None]] = {
+    "anntype": _check_text,
+    "description": _check_text,
+    "length": _check_number,
+    "reviewed": _check_flag,
+    "segments": _check_list,
+    "visited": _check_flag,
+}
+
+
+def _check_depth(item: Item, name: str) -> None:
+    """Refuse what could be read but not be written again."""
+    level: list[Any] = [item]
+    for _ in range(MAXIMUM_DEPTH):
+        level = [
+            child
+            for value in level
+            for child in (value.values() if isinstance(value, dict) else value)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return
+    raise InvalidAnnotation(f"{name} is nested deeper than {MAXIMUM_DEPTH} levels.")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float and math.isfinite(value) or type(value) is int
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _shown(value: object) -> str:
+    return "missing" if value is None else json.dumps(value)[:60]

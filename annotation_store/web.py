@@ -1,0 +1,236 @@
+"""Annotations over HTTP: one leaf read, replaced, and edited one annotation at a time."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import orjson
+from aiohttp import web
+from aiohttp.helpers import ETAG_ANY
+
+from annotation_store.blocks import Blocks
+from annotation_store.edits import Change, DeleteOne, PutOne, ReplaceAll
+from annotation_store.model import check_id, parse_item, parse_items, parse_stored
+from annotation_store.store import ANY_VERSION, AnnotationStore, Location, Outcome, Snapshot
+from annotation_store.web_commit import Committer, change_request, check_large
+from precomputed_server.errors import (
+    InvalidInput,
+    NotFound,
+    PrecomputedError,
+    TooLarge,
+    UnsupportedMediaType,
+    WritesRefused,
+)
+from precomputed_server.files import Tree, typed
+from precomputed_server.mounts import read_mounts, why_not_writable
+from precomputed_server.readers.volumes import Volumes
+from precomputed_server.settings import Settings
+from precomputed_server.web.respond import NO_CACHE, quoted
+from precomputed_server.web.routes import Session, Target
+from precomputed_server.web.send import Described, send_bytes
+
+_JSON = "application/json"
+_ANONYMOUS = "anonymous"
+Result = TypeVar("Result")
+
+VERSION_HEADER = "Precomputed-Version"
+
+
+class AnnotationService:
+    """What the annotation handlers of one worker share."""
+
+    def __init__(self, settings: Settings, tree: Tree, volumes: Volumes) -> None:
+        self.settings = settings
+        self._volumes = volumes
+        self.store = AnnotationStore(tree, settings.lock_timeout)
+        self.committer = Committer(settings, self.store)
+        self.refusal: str | None = None
+
+    def close(self) -> None:
+        """Finish the commits that are under way."""
+        self.committer.close()
+
+    async def probe(self) -> None:
+        """Find out whether edits are safe on this mount."""
+        root, single = self.settings.root, self.settings.single_host
+        mounts = await self.committer.thread(read_mounts, root)
+        check = functools.partial(why_not_writable, root, single_host=single, mounts=mounts)
+        self.refusal = await self.committer.thread(check)
+
+    async def blocks(self, dataset: str) -> Blocks:
+        """The blocks of the dataset at `dataset`; raises NotFound where there is none."""
+        return await self._call(self._find_blocks, dataset)
+
+    async def locate(self, target: Target) -> Location:
+        """The leaf that a path names; raises NotFound, InvalidInput."""
+        return await self._call(self._find_leaf, target.parts)
+
+    async def snapshot(self, location: Location) -> Snapshot:
+        """The leaf's newest bytes, known to be JSON; raises NotFound, Unreadable."""
+        found = await self._call(self.store.load, location)
+        if found is None:
+            raise NotFound("There are no annotations in this file yet.")
+        if self.store.is_good(found):
+            return found
+        if len(found.data) > self.settings.large_body:
+            found = await self.committer.process(check_large, location)
+            self.store.mark_good(found.etag)
+            return found
+        return await self._call(self.store.check, location)
+
+    async def _call(self, function: Callable[..., Result], *given: object) -> Result:
+        try:
+            return await self.committer.thread(function, *given)
+        except OSError as error:
+            raise typed(error, "The annotation file") from error
+
+    def _find_blocks(self, dataset: str) -> Blocks:
+        volume = self._volumes.at(dataset)
+        if volume is None:
+            raise NotFound(f"/{dataset} is not a dataset: it has no info file of a volume.")
+        return self.store.blocks(dataset, volume.info.scales[0].bounds)
+
+    def _find_leaf(self, parts: Mapping[str, str]) -> Location:
+        directory = self._find_blocks(parts["dataset"]).directory(parts["block"])
+        return self.store.locate(parts["dataset"], directory, parts["leaf"])
+
+
+STORE = web.AppKey("annotations", AnnotationService)
+
+
+async def get_blocks(request: web.Request, target: Target) -> web.StreamResponse:
+    """The blocks of a dataset: index, voxel box, directory, leaves with the number of annotations in each."""
+    service = request.app[STORE]
+    blocks = await service.blocks(target.parts["dataset"])
+    rows = await service.committer.thread(_block_rows, service.store, target.parts["dataset"], blocks)
+    size = None if blocks.size is None else list(blocks.size)
+    return _json({"block_size": size, "blocks": rows})
+
+
+def _block_rows(store: AnnotationStore, dataset: str, blocks: Blocks) -> list[dict[str, Any]]:
+    rows = []
+    for directory in sorted(blocks.existing):
+        index, box = blocks.index(directory), blocks.box(directory)
+        leaves = []
+        for leaf in store.leaves(dataset, directory):
+            location = store.locate(dataset, directory, leaf)
+            leaves.append({"leaf": leaf, **_counted(store, location)})
+        rows.append(
+            {
+                "directory": directory,
+                "index": None if index is None else list(index),
+                "start": list(box.start),
+                "stop": list(box.stop),
+                "leaves": leaves,
+            }
+        )
+    return rows
+
+
+def _counted(store: AnnotationStore, location: Location) -> dict[str, Any]:
+    snapshot = store.load(location)
+    try:
+        count: int | None = len(parse_stored(snapshot.data)) if snapshot else 0
+    except PrecomputedError:
+        count = None
+    return {"count": count, "version": store.version(location)}
+
+
+async def get_leaf(request: web.Request, target: Target) -> web.StreamResponse:
+    """The annotations of one leaf as they lie on disk."""
+    service = request.app[STORE]
+    snapshot = await service.snapshot(await service.locate(target))
+    return await send_bytes(request, snapshot.data, Described(snapshot.etag, _JSON, NO_CACHE))
+
+
+async def put_leaf(request: web.Request, target: Target) -> web.StreamResponse:
+    """Replace a whole leaf; answers the file's name."""
+    if_match = _if_match(request)
+    body = await _body(request)
+    location, outcome = await _commit(
+        request, target, functools.partial(_replacement, body, if_match is not None), len(body)
+    )
+    return _json({"filename": location.path}, _told(outcome))
+
+
+async def patch_leaf(request: web.Request, target: Target) -> web.StreamResponse:
+    """Replace the annotation `?id=`, or create it; answers the id."""
+    id = request.query.get("id")
+    if id is None:
+        raise InvalidInput("Name the annotation to replace or create: ?id=….")
+    check_id(id, "?id=")
+    if request.content_type == "application/merge-patch+json":
+        raise UnsupportedMediaType("Merge patches are not understood; send the whole annotation as JSON.")
+    body = await _body(request)
+    _, outcome = await _commit(request, target, functools.partial(_one, body, id), len(body))
+    return _json(id, _told(outcome))
+
+
+async def delete_leaf(request: web.Request, target: Target) -> web.StreamResponse:
+    """Delete the annotation `?id=`; answers the id. Without an id nothing is done: a leaf is never deleted whole."""
+    id = request.query.get("id")
+    if id is None:
+        await request.app[STORE].locate(target)
+        return web.Response(status=204)
+    _, outcome = await _commit(request, target, functools.partial(DeleteOne, id), 0)
+    return _json(id, _told(outcome))
+
+
+def _replacement(body: bytes, exact: bool) -> Change:
+    return ReplaceAll(parse_items(body), exact)
+
+
+def _one(body: bytes, id: str) -> Change:
+    return PutOne(parse_item(body, id))
+
+
+async def _commit(
+    request: web.Request, target: Target, parse: Callable[[], Change], size: int
+) -> tuple[Location, Outcome]:
+    service = request.app[STORE]
+    if service.refusal is not None:
+        raise WritesRefused(f"This server takes no edits because {service.refusal}.")
+    location = await service.locate(target)
+    session = _session_name(request, target.session)
+    author = target.session.name if target.session else _ANONYMOUS
+    make = functools.partial(change_request, parse, author, session, _if_match(request))
+    stored = await service.committer.thread(service.store.size, location)
+    return location, await service.committer.commit(location, make, max(size, stored))
+
+
+def _session_name(request: web.Request, session: Session | None) -> str:
+    """Which page a save comes from: its prefix, else the peer."""
+    return session.name if session else f"{request.remote or '-'} {request.headers.get('User-Agent', '-')}"[:200]
+
+
+def _if_match(request: web.Request) -> tuple[str, ...] | None:
+    tags = request.if_match
+    if tags is None:
+        return None
+    return tuple(ANY_VERSION if tag.value == ETAG_ANY else tag.value for tag in tags if not tag.is_weak)
+
+
+async def _body(request: web.Request) -> bytes:
+    limit = request.app[STORE].settings.max_body
+    sentence = f"The body has more than the {limit} bytes that one save may have (setting --max-body)."
+    if (request.content_length or 0) > limit:
+        raise TooLarge(sentence)
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise TooLarge(sentence) from error
+
+
+def _told(outcome: Outcome) -> dict[str, str]:
+    headers = {VERSION_HEADER: str(outcome.version)}
+    if outcome.etag is not None:
+        headers["ETag"] = quoted(outcome.etag)
+    return headers
+
+
+def _json(value: object, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        body=orjson.dumps(value), content_type=_JSON, headers={"Cache-Control": NO_CACHE, **(headers or {})}
+    )

@@ -1,0 +1,150 @@
+"""How a worker commits edits: those of one leaf that arrive together as one write, large ones in another process.
+
+Parsing 64 MiB of JSON holds the interpreter for seconds, whatever thread does it, so what is large is parsed and
+committed by a process of its own; the block's lock makes that safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import TypeVar
+
+from annotation_store.edits import Change
+from annotation_store.store import AnnotationStore, EditRequest, Location, Outcome, Snapshot
+from precomputed_server.errors import Busy, PrecomputedError
+from precomputed_server.files import Tree
+from precomputed_server.settings import Settings
+
+Result = TypeVar("Result")
+MakeRequest = Callable[[], EditRequest]
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Committer:
+    """Commits edits for one worker, in its threads or in its one process for large leaves."""
+
+    def __init__(self, settings: Settings, store: AnnotationStore) -> None:
+        self._settings = settings
+        self._store = store
+        self._threads = ThreadPoolExecutor(settings.write_threads, "annotations")
+        self._waiting: dict[Location, list[tuple[EditRequest, asyncio.Future[Outcome | PrecomputedError]]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._process: ProcessPoolExecutor | None = None
+        self._large = 0
+
+    def close(self) -> None:
+        """Finish what is under way and stop."""
+        self._threads.shutdown()
+        if self._process is not None:
+            self._process.shutdown(cancel_futures=True)
+
+    async def thread(self, function: Callable[..., Result], *given: object) -> Result:
+        """Call `function` in a thread for annotations."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *given)
+
+    async def commit(self, location: Location, make: MakeRequest, size: int) -> Outcome:
+        """Commit the edit that `make` reads from a body; `size` is the larger of body and stored file in bytes.
+
+        `make` must be picklable. Raises the error that the edit ended with, Busy when too many large ones wait.
+        """
+        if size > self._settings.large_body:
+            ended = await self.process(_commit_large, location, make)
+        else:
+            ended = await self._gathered(location, await self.thread(make))
+        if isinstance(ended, PrecomputedError):
+            raise ended
+        return ended
+
+    async def process(self, function: Callable[..., Result], *given: object) -> Result:
+        """Call a module-level `function` in the process for large leaves; raises Busy when too many wait."""
+        if self._large >= self._settings.large_waiting:
+            raise Busy("Too many large annotation files are being handled; try again.", retry_after=5)
+        self._large += 1
+        try:
+            self._process = self._process or _start_process(self._settings)
+            return await asyncio.get_running_loop().run_in_executor(self._process, function, *given)
+        except BrokenProcessPool as error:
+            self._process = None
+            raise Busy("The process for large annotation files ended; try again.") from error
+        finally:
+            self._large -= 1
+
+    async def _gathered(self, location: Location, request: EditRequest) -> Outcome | PrecomputedError:
+        """Hand the request in; whoever comes while a commit of the leaf runs is part of the next one."""
+        ended: asyncio.Future[Outcome | PrecomputedError] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.get(location)
+        if waiting is not None:
+            waiting.append((request, ended))
+        else:
+            self._waiting[location] = [(request, ended)]
+            task = asyncio.create_task(self._drain(location))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await ended
+
+    async def _drain(self, location: Location) -> None:
+        while self._waiting[location]:
+            group, self._waiting[location] = self._waiting[location], []
+            requests = [request for request, _ in group]
+            try:
+                ends = await self.thread(self._store.commit, location, requests)
+            except BaseException as error:
+                for _, ended in group:
+                    ended.set_exception(error)
+                raise
+            for (_, ended), end in zip(group, ends, strict=True):
+                if not ended.done():  # its client may have gone
+                    ended.set_result(end)
+        del self._waiting[location]
+
+
+def change_request(
+    parse: Callable[[], Change], author: str, session: str, if_match: tuple[str, ...] | None
+) -> EditRequest:
+    """Read a body by `parse` and make the request of it; a module-level function so that it can be pickled."""
+    return EditRequest(parse(), author, session, if_match)
+
+
+_large_store: AnnotationStore
+
+
+def _start_process(settings: Settings) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        1,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin_process,
+        initargs=(os.getpid(), settings.root, settings.lock_timeout, settings.umask),
+    )
+
+
+def _begin_process(parent: int, root: Path, lock_timeout: float, umask: int) -> None:
+    """Open the tree, and see to it that this process ends with its worker, however that ends."""
+    global _large_store
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(umask)
+    _large_store = AnnotationStore(Tree(root), lock_timeout)
+
+
+def _commit_large(location: Location, make: MakeRequest) -> Outcome | PrecomputedError:
+    try:
+        request = make()
+    except PrecomputedError as error:
+        return error
+    return _large_store.commit(location, [request])[0]
+
+
+def check_large(location: Location) -> Snapshot:
+    """`AnnotationStore.check` in the process for large leaves."""
+    return _large_store.check(location)

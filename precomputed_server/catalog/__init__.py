@@ -1,0 +1,1 @@
+"""Which datasets the tree holds and what is known of each."""

@@ -1,0 +1,68 @@
+"""What is known of a dataset beside its `info`: the record that people edit and the statistics of its conversion."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from precomputed_server.files import Tree
+from precomputed_server.readers.volumes import Volume
+
+RECORD = ".precomputed/dataset.json"
+STATISTICS = ".precomputed/statistics.json"
+
+Contrast = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset of one volume; `contrast` is the range to show of each channel, in the volume's values."""
+
+    volume: Volume
+    title: str
+    contrast: tuple[Contrast, ...] | None
+
+    @property
+    def path(self) -> str:
+        """Where it lies beneath the root; "" when the root is the dataset."""
+        return self.volume.path
+
+
+def describe(tree: Tree, volume: Volume) -> Dataset:
+    """Read what is known of `volume`; a damaged or absent record costs only what it would have said."""
+    record = _read_json(tree, volume.path, RECORD)
+    title = record.get("title")
+    default = volume.path.rpartition("/")[2] or "dataset"
+    return Dataset(
+        volume,
+        title if isinstance(title, str) and title else default,
+        _contrast(_read_json(tree, volume.path, STATISTICS), volume.info.num_channels),
+    )
+
+
+def _contrast(statistics: dict[str, Any], channels: int) -> tuple[Contrast, ...] | None:
+    rows = statistics.get("channels")
+    if not isinstance(rows, list) or len(rows) != channels:
+        return None
+    ranges = [_range(row) for row in rows if isinstance(row, dict)]
+    whole = tuple(pair for pair in ranges if pair is not None)
+    return whole if len(whole) == channels else None
+
+
+def _range(row: dict[str, Any]) -> Contrast | None:
+    low, high = row.get("p01"), row.get("p998")
+    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+        return None
+    if not math.isfinite(low) or not math.isfinite(high):
+        return None
+    return (low, high) if high > low else (low, low + 1)
+
+
+def _read_json(tree: Tree, dataset: str, name: str) -> dict[str, Any]:
+    try:
+        members = json.loads(tree.read(f"{dataset}/{name}" if dataset else name))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return members if isinstance(members, dict) else {}

@@ -1,0 +1,116 @@
+"""The commands `precomputed` and `precomputed-tif`: they parse, call one function and give an exit code.
+
+0: done. 1: what was asked for could not be done. 2: the command itself was wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from annotation_store.transform import transform_annotations
+from converter import cli as converter_cli
+from precomputed_server import __version__, demo, settings
+from precomputed_server.errors import DestinationExists, InvalidInput, PrecomputedError
+
+_DONE_WRONG, _ASKED_WRONG = 1, 2
+
+
+@click.group("precomputed", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="precomputed")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Look at whole-brain TIFF stacks in a browser and annotate them.
+
+    \b
+    precomputed demo                          a made-up dataset, served on this machine
+    precomputed convert planes/ /data/brain   a TIFF stack becomes a dataset
+    precomputed serve /data                   every dataset beneath /data, for Neuroglancer and NeuroTrALE
+    """
+    context.obj = converter_cli.Annotations(transform_annotations)
+
+
+main.add_command(converter_cli.convert)
+
+
+def _setting_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add one option for each row of the table of settings."""
+    for setting in reversed(settings.SETTINGS):
+        kind = type(setting.default)
+        command = click.option(
+            setting.flag,
+            is_flag=kind is bool or None,
+            type=None if kind is bool else kind,
+            default=None,
+            help=f"{setting.help}  [{setting.variable}; default: {setting.shown_default}]",
+        )(command)
+    return command
+
+
+@main.command()
+@click.argument("root", required=False, type=click.Path(path_type=Path))
+@_setting_options
+def serve(root: Path | None, **given: Any) -> None:
+    """Serve every dataset beneath the directory ROOT.
+
+    Without ROOT it is $PRECOMPUTED_PATH, else /data. Each option can be given by the environment variable named with
+    it; the option wins.
+    """
+    _serve(settings.load(root, given))
+
+
+@main.command(name="demo")
+@click.option("--source", help="Your own TIFF stack: a directory, glob or multi-page TIFF  [default: made-up tissue]")
+@click.option("--voxel-size", metavar="X,Y,Z", help="Edges of its voxels in µm, where the TIFF does not tell them.")
+@click.option("--directory", type=click.Path(path_type=Path), default="demo", show_default=True, help="Where to write.")
+@click.option("--port", type=int, default=9000, show_default=True, help="TCP port on 127.0.0.1.")
+def run_demo(source: str | None, voxel_size: str | None, directory: Path, port: int) -> None:
+    """Convert a stack, with annotations if it is made up, and serve it on this machine."""
+    data = directory.absolute() / "data"
+    if source is None:
+        dataset = demo.made_up(directory.absolute(), data, click.echo)
+    else:
+        dataset = demo.of_stack(source, voxel_size, data, click.echo)
+    _serve(settings.load(data, {"host": "127.0.0.1", "port": port}), dataset)
+
+
+def _serve(chosen: settings.Settings, dataset: str | None = None) -> None:
+    from precomputed_server.web import gunicorn  # here, because converting needs no server and starts faster without
+
+    def ready(url: str) -> None:
+        click.echo(f"Serving {chosen.root} with {chosen.workers} worker{'s' if chosen.workers > 1 else ''}:")
+        click.echo(f"  {url}")
+        if dataset is not None:
+            click.echo(demo.links(url, chosen.root, dataset))
+        click.echo("Stop it with Ctrl-C.")
+        sys.stdout.flush()
+
+    gunicorn.serve(chosen, ready)
+
+
+precomputed_tif = converter_cli.precomputed_tif
+
+
+def run() -> None:
+    """The entry point `precomputed`."""
+    _run(main)
+
+
+def run_precomputed_tif() -> None:
+    """The entry point `precomputed-tif`."""
+    _run(precomputed_tif)
+
+
+def _run(command: click.Command) -> None:
+    try:
+        command()
+    except PrecomputedError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(_ASKED_WRONG if isinstance(error, (InvalidInput, DestinationExists)) else _DONE_WRONG)
+    except OSError as error:
+        click.echo(f"Error: {error.filename or 'input or output'}: {error.strerror or error}.", err=True)
+        sys.exit(_DONE_WRONG)

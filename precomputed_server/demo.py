@@ -1,0 +1,89 @@
+"""The demo: a stack is made or taken, converted, given annotations, and its links are told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from annotation_store.edits import ReplaceAll
+from annotation_store.store import AnnotationStore, EditRequest, Outcome
+from converter import ConvertOptions, convert
+from converter.planes import write_plane
+from converter.voxel_size import parse_edges
+from precomputed_server import phantom
+from precomputed_server.catalog.records import describe
+from precomputed_server.files import Tree
+from precomputed_server.format.viewer_state import ViewerLayer, viewer_fragment, viewer_state
+from precomputed_server.readers.volumes import Volumes
+
+Tell = Callable[[str], None]
+
+TISSUE = "tissue"
+_AUTHOR = "demo"
+_LOCK_TIMEOUT_S = 30.0
+
+
+def made_up(directory: Path, data: Path, tell: Tell) -> str:
+    """Make a stack of tissue in `directory`, convert it into `data` and annotate it, once; returns its path there."""
+    dataset = data / TISSUE
+    if (dataset / "info").exists():
+        return TISSUE
+    stack = directory / "stack"
+    shutil.rmtree(stack, ignore_errors=True)
+    stack.mkdir(parents=True)
+    tell(f"Making a stack of light-sheet tissue in {stack} …")
+    tissue = phantom.tissue()
+    for number in range(tissue.planes.shape[1]):
+        write_plane(stack / f"plane_{number}.tif", tissue.planes[:, number], phantom.VOXEL_SIZE_UM)
+    tell(f"Converting it into {dataset} …")
+    convert(str(stack), dataset, ConvertOptions())
+    _annotate(data, tissue.annotations)
+    return TISSUE
+
+
+def of_stack(source: str, voxel_size: str | None, data: Path, tell: Tell) -> str:
+    """Convert the stack `source` into `data`, once; returns the dataset's path there."""
+    name = Path(source.rstrip("/*")).name.partition(".")[0].strip("*?[]") or "stack"
+    dataset = data / name
+    if not (dataset / "info").exists():
+        tell(f"Converting {source} into {dataset} …")
+        dataset.parent.mkdir(parents=True, exist_ok=True)
+        convert(source, dataset, ConvertOptions(voxel_size=parse_edges(voxel_size or ",,")))
+    return name
+
+
+def links(url: str, root: Path, dataset: str) -> str:
+    """The links of a dataset of a server at `url`, for people to click or copy."""
+    tree = Tree(root)
+    try:
+        volume = Volumes(tree).at(dataset)
+        if volume is None:
+            return ""
+        known = describe(tree, volume)
+        layer = ViewerLayer(known.title, url + dataset, volume.info, known.contrast)
+        return "\n".join(
+            (
+                f"  Neuroglancer   {url}neuroglancer/v/1/#{viewer_fragment(viewer_state([layer]))}",
+                f"  NeuroTrALE     precomputed://{url}~demo.voxel/{dataset}",
+                f"  files          {url}{dataset}/",
+                f"  interface      {url}api/",
+            )
+        )
+    finally:
+        tree.close()
+
+
+def _annotate(data: Path, annotations: dict[str, list[dict[str, object]]]) -> None:
+    tree = Tree(data)
+    try:
+        store = AnnotationStore(tree, _LOCK_TIMEOUT_S)
+        for leaf, items in annotations.items():
+            change = ReplaceAll({str(item["id"]): json.loads(json.dumps(item)) for item in items})
+            location = store.locate(TISSUE, "x0y0z0", leaf)
+            for ended in store.commit(location, [EditRequest(change, _AUTHOR, _AUTHOR)]):
+                if not isinstance(ended, Outcome):
+                    raise ended
+    finally:
+        tree.close()

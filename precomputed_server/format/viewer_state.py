@@ -1,0 +1,80 @@
+"""The state of a Neuroglancer viewer that shows given layers: a pure function from values to JSON.
+
+Source: https://github.com/google/neuroglancer/blob/master/python/neuroglancer/viewer_state.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from precomputed_server.format.info import VolumeInfo
+
+_PANEL_VOXELS = 800
+"""A panel is about this many screen pixels wide; the whole extent is fitted into it."""
+
+COLOURS = ("#00a0ff", "#ff4dd8", "#ffd23f", "#3fd96b", "#ff5a3c", "#b18cff")
+
+
+@dataclass(frozen=True)
+class ViewerLayer:
+    """One layer: `source` is the URL of the dataset, `contrast` the range to show of each channel."""
+
+    name: str
+    source: str
+    info: VolumeInfo
+    contrast: tuple[tuple[float, float], ...] | None = None
+
+
+def viewer_state(layers: Sequence[ViewerLayer], layout: str = "4panel") -> dict[str, Any]:
+    """The viewer state that shows `layers` centred and fitted, in the voxels of the first layer's finest scale."""
+    scale = layers[0].info.scales[0]
+    middle = [offset + length // 2 + 0.5 for offset, length in zip(scale.voxel_offset, scale.size, strict=True)]
+    widest_nm = max(length * edge for length, edge in zip(scale.size, scale.resolution_nm, strict=True))
+    fitted = widest_nm / min(scale.resolution_nm)
+    return {
+        "dimensions": {
+            axis: [edge / 1e9, "m"] for axis, edge in zip(("x", "y", "z"), scale.resolution_nm, strict=True)
+        },
+        "position": middle,
+        "crossSectionScale": max(1.0, fitted / _PANEL_VOXELS),
+        "projectionScale": max(1.0, fitted * 1.2),
+        "layers": [_layer(layer) for layer in layers],
+        "selectedLayer": {"layer": layers[0].name, "visible": False},
+        "layout": layout,
+    }
+
+
+def viewer_fragment(state: dict[str, Any]) -> str:
+    """The part of a viewer's URL after `#` that carries `state`."""
+    return "!" + quote(json.dumps(state, separators=(",", ":")), safe="!*'(),:;@$/")
+
+
+def _layer(layer: ViewerLayer) -> dict[str, Any]:
+    kind = "segmentation" if layer.info.volume_type == "segmentation" else "image"
+    described: dict[str, Any] = {"type": kind, "name": layer.name, "source": f"precomputed://{layer.source}"}
+    if kind == "image":
+        described["shader"] = _shader(layer.info.num_channels)
+        if layer.contrast is not None:
+            described["shaderControls"] = {
+                _control(channel): {"range": list(pair)} for channel, pair in enumerate(layer.contrast)
+            }
+    return described
+
+
+def _control(channel: int) -> str:
+    return f"channel{channel}"
+
+
+def _shader(channels: int) -> str:
+    controls = [f"#uicontrol invlerp {_control(channel)}(channel={channel})" for channel in range(channels)]
+    if channels == 1:
+        return "\n".join((*controls, "void main() {", "  emitGrayscale(channel0());", "}"))
+    for channel in range(channels):
+        colour = COLOURS[channel % len(COLOURS)]
+        controls.append(f'#uicontrol vec3 colour{channel} color(default="{colour}")')
+    summed = " + ".join(f"colour{channel} * {_control(channel)}()" for channel in range(channels))
+    return "\n".join((*controls, "void main() {", f"  emitRGB({summed});", "}"))

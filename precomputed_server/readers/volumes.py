@@ -1,0 +1,69 @@
+"""Which volume a path belongs to: `info` files, parsed once and read again when they change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from precomputed_server.errors import Unreadable
+from precomputed_server.files import Fingerprint, Tree
+from precomputed_server.format.info import ScaleInfo, VolumeInfo
+from precomputed_server.readers.stored import open_stored
+from precomputed_server.recent import Recent
+
+_MAXIMUM_INFO_BYTES = 16 << 20
+_REMEMBERED = 4096
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A directory whose `info` has scales; `path` is relative to the root, "" when the root is one itself."""
+
+    path: str
+    info: VolumeInfo
+    fingerprint: Fingerprint
+
+
+class Volumes:
+    """The volumes of a tree, remembered by the fingerprint of their `info`."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._known: Recent[str, tuple[Fingerprint, VolumeInfo | None]] = Recent(_REMEMBERED)
+
+    def at(self, path: str, *, cached: bool = False) -> Volume | None:
+        """The volume whose directory is `path`, or None; raises BlockingIOError when `cached` and not in memory.
+
+        An `info` of something else (a mesh, a collection of annotations) is no volume; one that claims to be a volume
+        and is damaged raises Unreadable.
+        """
+        try:
+            stored = open_stored(self._tree, f"{path}/info" if path else "info", cached=cached)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        with stored:
+            known = self._known.get(path)
+            if known is None or known[0] != stored.fingerprint:
+                if stored.length > _MAXIMUM_INFO_BYTES:
+                    return None
+                known = (stored.fingerprint, _parse(bytes(stored.read(cached=cached))))
+                self._known.put(path, known)
+        return None if known[1] is None else Volume(path, known[1], known[0])
+
+    def scale_at(self, directory: str, *, cached: bool = False) -> tuple[Volume, ScaleInfo] | None:
+        """The volume and scale whose chunks lie in `directory`, or None; the scale's key may have several segments."""
+        parts = directory.split("/")
+        for split in range(len(parts) - 1, -1, -1):
+            volume = self.at("/".join(parts[:split]), cached=cached)
+            if volume is not None:
+                scale = volume.info.scale("/".join(parts[split:]))
+                return None if scale is None else (volume, scale)
+        return None
+
+
+def _parse(text: bytes) -> VolumeInfo | None:
+    try:
+        return VolumeInfo.from_bytes(text)
+    except Unreadable:
+        if b'"scales"' in text:
+            raise
+        return None

@@ -1,0 +1,148 @@
+"""The application of one worker: the handler of each route, CORS on every answer, errors as problem documents."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from annotation_store import web as annotation_web
+from precomputed_server.errors import MethodNotAllowed, PrecomputedError
+from precomputed_server.settings import Settings
+from precomputed_server.web import pages, tiles, viewer
+from precomputed_server.web.respond import problem, problem_of
+from precomputed_server.web.routes import (
+    API,
+    BLOCKS,
+    CHUNK,
+    HEALTH,
+    INDEX,
+    LEAF,
+    STATIC,
+    TREE,
+    VIEWER,
+    Route,
+    Target,
+    parse_target,
+)
+from precomputed_server.web.state import STATE, State
+
+logger = logging.getLogger("precomputed_server")
+
+TargetHandler = Callable[[web.Request, Target], Awaitable[web.StreamResponse]]
+
+CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "*",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_PREFLIGHT_SECONDS = "3600"
+
+
+async def _health(request: web.Request, target: Target) -> web.StreamResponse:
+    return web.Response(text="ok\n", headers={"Cache-Control": "no-store"})
+
+
+READERS: Mapping[Route, TargetHandler] = {
+    INDEX: pages.index,
+    API: viewer.get_api,
+    VIEWER: viewer.get_viewer,
+    STATIC: viewer.get_static,
+    HEALTH: _health,
+    BLOCKS: annotation_web.get_blocks,
+    LEAF: annotation_web.get_leaf,
+    CHUNK: tiles.get_chunk,
+    TREE: tiles.get_file,
+}
+WRITERS: Mapping[tuple[Route, str], TargetHandler] = {
+    (LEAF, "PUT"): annotation_web.put_leaf,
+    (LEAF, "PATCH"): annotation_web.patch_leaf,
+    (LEAF, "DELETE"): annotation_web.delete_leaf,
+}
+
+
+async def dispatch(request: web.Request) -> web.StreamResponse:
+    """Find the handler of a request by the table of routes."""
+    target = parse_target(_raw_path(request))
+    if request.method == "OPTIONS":
+        return _options(request, target.route)
+    if request.method not in target.route.methods:
+        raise MethodNotAllowed(request.method, target.route.methods)
+    handler = WRITERS.get((target.route, request.method)) or READERS[target.route]
+    return await handler(request, target)
+
+
+def _raw_path(request: web.Request) -> str:
+    """The path as the request line spells it, without the query, and without scheme and host where it has them."""
+    path = request.raw_path.partition("?")[0]
+    if not path.startswith("/"):
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    return path
+
+
+def _options(request: web.Request, route: Route) -> web.Response:
+    methods = ", ".join((*route.methods, "OPTIONS"))
+    return web.Response(
+        status=204,
+        headers={
+            "Allow": methods,
+            "Access-Control-Allow-Methods": methods,
+            "Access-Control-Allow-Headers": request.headers.get("Access-Control-Request-Headers", "*"),
+            "Access-Control-Max-Age": _PREFLIGHT_SECONDS,
+        },
+    )
+
+
+@web.middleware
+async def _errors_as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except PrecomputedError as error:
+        return problem_of(error)
+    except web.HTTPException as error:
+        return problem(error.status, f"{error.reason}.", {"Cache-Control": "no-cache"})
+    except (ConnectionError, TimeoutError):
+        raise  # the client went away
+    except Exception:  # the worker boundary: one request's defect is told and logged, and no other request's
+        logger.exception("%s failed", request.method)
+        return problem(500, "The server failed; its log says why.")
+
+
+async def _add_common_headers(request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in CORS.items():
+        response.headers.setdefault(name, value)
+    response.headers["Server"] = "precomputed-server"
+
+
+async def _lifetime(app: web.Application) -> AsyncIterator[None]:
+    yield
+    app[annotation_web.STORE].close()
+    app[STATE].close()
+
+
+async def _probe_mount(app: web.Application) -> None:
+    service = app[annotation_web.STORE]
+    await service.probe()
+    if service.refusal is not None:
+        logger.warning("annotations are read-only because %s", service.refusal)
+
+
+async def _stop_streams(app: web.Application) -> None:
+    app[STATE].stopping.set()
+
+
+def create_app(settings: Settings) -> web.Application:
+    """The application that serves `settings.root`; raises NotFound when that is no directory."""
+    app = web.Application(middlewares=[_errors_as_problems], client_max_size=settings.max_body)
+    state = State(settings, viewer.open_client())
+    app[STATE] = state
+    app[annotation_web.STORE] = annotation_web.AnnotationService(settings, state.tree, state.volumes)
+    app.router.add_route("*", r"/{path:[\s\S]*}", dispatch)
+    app.on_startup.append(_probe_mount)
+    app.on_response_prepare.append(_add_common_headers)
+    app.on_shutdown.append(_stop_streams)
+    app.cleanup_ctx.append(_lifetime)
+    return app

@@ -1,0 +1,119 @@
+"""The pages that people see: the list of datasets, directory listings and the interface's own description."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import jinja2
+from aiohttp import web
+
+from precomputed_server.catalog.records import Dataset
+from precomputed_server.catalog.scan import find_datasets
+from precomputed_server.files import Entry
+from precomputed_server.format.viewer_state import ViewerLayer, viewer_fragment, viewer_state
+from precomputed_server.web.routes import RESERVED, Target
+from precomputed_server.web.state import STATE
+
+_HTML = "text/html"
+_POLICY = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'self'"
+_UNITS = ((1e6, "mm"), (1e3, "µm"), (0.0, "nm"))
+
+_environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What the list of datasets shows of one: lengths as text, links relative to the page."""
+
+    title: str
+    path: str
+    files: str
+    viewer: str
+    source: str
+    size: str
+    voxel_size: str
+    kind: str
+    levels: int
+
+
+async def index(request: web.Request, target: Target) -> web.StreamResponse:
+    """The list of datasets, at / and /index.html."""
+    state = request.app[STATE]
+    datasets = await state.far(find_datasets, state.tree, state.volumes)
+    entries = await state.far(state.tree.listing, "")
+    origin = f"{request.scheme}://{request.host}"
+    return _page(
+        "index.html",
+        datasets=[_card(dataset, origin) for dataset in datasets],
+        entries=[(entry, _link(entry)) for entry in entries],
+        viewer=state.viewer is not None,
+        root_is_dataset=any(dataset.path == "" for dataset in datasets),
+    )
+
+
+def listing_page(target: Target, entries: list[Entry]) -> web.Response:
+    """The listing of a directory: plain relative links, directories with a trailing slash."""
+    depth = target.path.count("/") + 1 if target.path else 0
+    return _page(
+        "listing.html",
+        path=f"/{target.path}/" if target.path else "/",
+        entries=[(entry, _link(entry)) for entry in entries],
+        up=bool(target.path),
+        home="../" * depth or "./",
+    )
+
+
+def _card(dataset: Dataset, origin: str) -> DatasetCard:
+    info = dataset.volume.info
+    finest = info.scales[0]
+    path = tree_url(dataset.path)
+    source = f"{origin}/{path}".rstrip("/")
+    layer = ViewerLayer(dataset.title, source, info, dataset.contrast)
+    channels = "" if info.num_channels == 1 else f", {info.num_channels} channels"
+    return DatasetCard(
+        title=dataset.title,
+        path=dataset.path or "/",
+        files=f"./{path}/" if path else "./~/",
+        viewer="neuroglancer/v/1/#" + viewer_fragment(viewer_state([layer])),
+        source=f"precomputed://{source}",
+        size=" × ".join(str(length) for length in finest.size),
+        voxel_size=" × ".join(length_text(edge) for edge in finest.resolution_nm),
+        kind=f"{info.volume_type}, {info.data_type}{channels}",
+        levels=len(info.scales),
+    )
+
+
+def length_text(nanometres: float) -> str:
+    """A length as a microscopist writes it: `1.8 µm`."""
+    divisor, unit = next((size, name) for size, name in _UNITS if nanometres >= size)
+    return f"{nanometres / (divisor or 1):.6g} {unit}"
+
+
+def tree_url(path: str) -> str:
+    """The percent-encoded URL path, without its first slash, of something in the tree."""
+    reserved = path.partition("/")[0]
+    literal = "~/" if reserved in RESERVED or reserved.startswith("~") else ""
+    return literal + quote(path)
+
+
+def _link(entry: Entry) -> str:
+    return "./" + quote(entry.name) + ("/" if entry.is_directory else "")
+
+
+def _page(template: str, **values: object) -> web.Response:
+    text = _environment.get_template(template).render(**values)
+    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": _POLICY}
+    return web.Response(text=text, content_type=_HTML, headers=headers)
+
+
+def api_page() -> web.Response:
+    """The page around Swagger UI."""
+    return _page("api.html")

@@ -1,0 +1,139 @@
+"""From values and errors to HTTP answers: conditional requests, ranges, content negotiation, problem documents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import orjson
+from aiohttp import web
+from aiohttp.helpers import ETAG_ANY
+
+from precomputed_server import errors
+from precomputed_server.errors import PrecomputedError, PreconditionFailed, RangeNotSatisfiable
+
+STATUS: Mapping[type[PrecomputedError], int] = {
+    errors.InvalidInput: 400,
+    errors.InvalidPath: 400,
+    errors.InvalidJson: 400,
+    errors.InvalidAnnotation: 422,
+    errors.TooLarge: 413,
+    errors.UnsupportedMediaType: 415,
+    errors.MethodNotAllowed: 405,
+    errors.NotFound: 404,
+    errors.PreconditionFailed: 412,
+    errors.RangeNotSatisfiable: 416,
+    errors.Unreadable: 500,
+    errors.MissingExtra: 404,
+    errors.WritesRefused: 503,
+    errors.NotPermitted: 403,
+    errors.StorageFull: 507,
+    errors.Busy: 503,
+}
+"""Which status each error of the project is."""
+
+TITLES: Mapping[int, str] = {
+    400: "Bad request",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    412: "Precondition failed",
+    413: "Too large",
+    415: "Unsupported media type",
+    416: "Range not satisfiable",
+    422: "Invalid annotation",
+    500: "Damaged or unreadable",
+    503: "Not now",
+    507: "Storage full",
+}
+
+NO_CACHE = "no-cache"
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_QUALITY = re.compile(r"q\s*=\s*([01](?:\.\d{0,3})?)")
+
+
+def status_of(error: PrecomputedError) -> int:
+    """The HTTP status of an error: that of its nearest class in STATUS."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def problem(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An RFC 9457 problem document."""
+    body = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": sentence}
+    return web.Response(
+        status=status, body=orjson.dumps(body), headers={**(headers or {}), "Content-Type": "application/problem+json"}
+    )
+
+
+def problem_of(error: PrecomputedError) -> web.Response:
+    """The problem document of an error of the project, with the headers its status asks for."""
+    headers = {"Cache-Control": NO_CACHE}
+    if isinstance(error, errors.MethodNotAllowed):
+        headers["Allow"] = ", ".join((*error.allowed, "OPTIONS"))
+    if isinstance(error, errors.Busy):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, errors.StorageFull):
+        headers["Retry-After"] = "60"
+    if isinstance(error, RangeNotSatisfiable):
+        headers["Content-Range"] = f"bytes */{error.length}"
+    if isinstance(error, PreconditionFailed) and error.etag:
+        headers["ETag"] = quoted(error.etag)
+    return problem(status_of(error), str(error), headers)
+
+
+def quoted(etag: str) -> str:
+    """An entity tag as the header writes it."""
+    return f'"{etag}"'
+
+
+def check_preconditions(request: web.BaseRequest, etag: str) -> bool:
+    """Whether a GET or HEAD is answered 304 (RFC 9110 §13.2.2); raises PreconditionFailed for If-Match.
+
+    `etag` is the strong tag, unquoted, of what would be sent.
+    """
+    check_if_match(request, etag)
+    known = request.if_none_match
+    return known is not None and any(tag.value in (ETAG_ANY, etag) for tag in known)
+
+
+def check_if_match(request: web.BaseRequest, etag: str | None) -> None:
+    """Raise PreconditionFailed unless If-Match is absent or names `etag` (None: there is nothing stored)."""
+    wanted = request.if_match
+    if wanted is None:
+        return
+    if etag is None or not any(not tag.is_weak and tag.value in (ETAG_ANY, etag) for tag in wanted):
+        raise PreconditionFailed("The stored version is not the one that If-Match names; read it again.", etag)
+
+
+def requested_range(request: web.BaseRequest, etag: str, length: int) -> tuple[int, int] | None:
+    """First byte and count of the one range asked for; None when the whole is to be sent.
+
+    Several ranges, unknown units and malformed values are answered with the whole (RFC 9110 §14.2), and so is a range
+    whose If-Range names another version. Raises RangeNotSatisfiable.
+    """
+    match = _RANGE.fullmatch(request.headers.get("Range", "").strip())
+    if match is None or match[1] == match[2] == "":
+        return None
+    if request.headers.get("If-Range", quoted(etag)) != quoted(etag):
+        return None
+    if match[1] == "":
+        first = max(0, length - int(match[2]))
+        last = length - 1 if int(match[2]) else -1
+    else:
+        first = int(match[1])
+        last = min(length - 1, int(match[2])) if match[2] else length - 1
+        if match[2] and int(match[2]) < first:
+            return None
+    if first > last:
+        raise RangeNotSatisfiable(length)
+    return first, last - first + 1
+
+
+def accepts(request: web.BaseRequest, encoding: str) -> bool:
+    """Whether the client says that it decodes the content `encoding`; without Accept-Encoding it does not."""
+    qualities: dict[str, float] = {}
+    for item in request.headers.get("Accept-Encoding", "").lower().split(","):
+        name, _, parameter = item.partition(";")
+        match = _QUALITY.search(parameter)
+        qualities[name.strip()] = float(match[1]) if match else 1.0
+    return qualities.get(encoding, qualities.get("*", 0.0)) > 0

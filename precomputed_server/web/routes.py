@@ -1,0 +1,151 @@
+"""The URL space as one table, and the reading of a request's path: pure, no I/O.
+
+A path crosses the border here once: it is split on `/` first and each segment is percent-decoded once, so that no
+encoding of `/`, `..` or NUL means anything further in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
+
+from precomputed_server.errors import InvalidPath, NotFound
+
+READ = ("GET", "HEAD")
+EDIT = ("GET", "HEAD", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True)
+class Route:
+    """One row of the URL space; `template` is how documents write it."""
+
+    name: str
+    template: str
+    methods: tuple[str, ...]
+    summary: str
+
+
+INDEX = Route("index", "/index.html", READ, "The page that lists the datasets; `/` answers it too.")
+API = Route("api", "/api/", READ, "This interface, to read and to try (Swagger UI); `/api/openapi.json` is its text.")
+VIEWER = Route("viewer", "/neuroglancer/v/1/", READ, "Neuroglancer, when the `viewer` extra is installed.")
+STATIC = Route("static", "/static/{file}", READ, "Style and script of the pages.")
+HEALTH = Route("health", "/healthz", READ, "200 while the process serves.")
+BLOCKS = Route("blocks", "/{dataset}/annotations/blocks", READ, "The annotation blocks of a dataset.")
+LEAF = Route(
+    "leaf",
+    "/{dataset}/annotations/{block}/{leaf}.json",
+    EDIT,
+    "The annotations of one leaf: read, replace, and with `?id=` change or delete one.",
+)
+CHUNK = Route(
+    "chunk",
+    "/{dataset}/{x}_{y}_{z}/{leaf}[.tiff]",
+    READ,
+    "One chunk: the C-order bytes of the (channel, z, y, x) array, whatever file it lies in.",
+)
+TREE = Route("tree", "/{any path}", READ, "A file, or with a trailing `/` the listing of a directory.")
+
+ROUTES = (INDEX, API, VIEWER, STATIC, HEALTH, BLOCKS, LEAF, CHUNK, TREE)
+
+_FIRST_SEGMENTS: Mapping[str, Route | None] = {
+    "index.html": INDEX,
+    "api": API,
+    "neuroglancer": VIEWER,
+    "static": STATIC,
+    "healthz": HEALTH,
+    # Kept for what comes, so that no dataset settles there.
+    "datasets": None,
+    "client": None,
+    "states": None,
+    "login": None,
+    "readyz": None,
+    "metrics": None,
+}
+RESERVED = tuple(_FIRST_SEGMENTS)
+"""First segments that are ours; a directory of that name is reached as `/~/NAME`."""
+
+_SESSION = re.compile(r"~([A-Za-z0-9_-]{3,64})(\.voxel)?")
+_LITERAL = "~"
+_CHUNK_PATH = re.compile(r"-?\d+--?\d+_-?\d+--?\d+_-?\d+--?\d+(\.tiff)?")
+
+
+@dataclass(frozen=True)
+class Session:
+    """Which page a request comes from; with `voxel_view` it sees `info` in voxels instead of nanometres."""
+
+    name: str
+    voxel_view: bool
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a request's path names: `path` is relative to the root, `directory` tells a trailing `/`."""
+
+    route: Route
+    path: str
+    directory: bool = False
+    session: Session | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_target(raw_path: str) -> Target:
+    """Read the path of a request line, percent-encoded and without its query.
+
+    Raises InvalidPath for segments that no file may have, NotFound for reserved, hidden and misspelled ones.
+    """
+    segments = [_segment(text) for text in raw_path.split("/") if text]
+    directory = raw_path.endswith("/")
+    session, segments, literal = _take_prefixes(segments)
+    if any(segment.startswith(".") for segment in segments):
+        raise NotFound("Names that begin with a dot are not served.")
+    if not literal and segments and segments[0] in _FIRST_SEGMENTS:
+        route = _FIRST_SEGMENTS[segments[0]]
+        if route is None:
+            raise NotFound(f"/{segments[0]} is reserved; a directory of that name is /~/{segments[0]}/.")
+        return Target(route, "/".join(segments[1:]), directory, session)
+    if not segments and not literal:
+        return Target(INDEX, "", directory, session)
+    route, parts = _tree_route(segments, directory)
+    return Target(route, "/".join(segments), directory, session, parts)
+
+
+def _take_prefixes(segments: list[str]) -> tuple[Session | None, list[str], bool]:
+    """Split off the session prefix `~NAME` and the literal prefix `~`, in this order."""
+    session = None
+    if segments and segments[0].startswith("~") and segments[0] != _LITERAL:
+        match = _SESSION.fullmatch(segments[0])
+        if match is None:
+            raise NotFound(
+                "A session prefix is /~NAME/ or /~NAME.voxel/, where NAME is 3 to 64 letters, digits, - or _."
+            )
+        session, segments = Session(match[1], match[2] is not None), segments[1:]
+    literal = bool(segments) and segments[0] == _LITERAL
+    return session, segments[1:] if literal else segments, literal
+
+
+def _tree_route(segments: list[str], directory: bool) -> tuple[Route, dict[str, str]]:
+    if directory:
+        return TREE, {}
+    if len(segments) >= 3 and segments[-3] == "annotations" and segments[-1].endswith(".json"):
+        leaf = segments[-1].removesuffix(".json")
+        return LEAF, {"dataset": "/".join(segments[:-3]), "block": segments[-2], "leaf": leaf}
+    if len(segments) >= 2 and segments[-2:] == ["annotations", "blocks"]:
+        return BLOCKS, {"dataset": "/".join(segments[:-2])}
+    if segments and _CHUNK_PATH.fullmatch(segments[-1]):
+        return CHUNK, {}
+    return TREE, {}
+
+
+def _segment(text: str) -> str:
+    """Decode one segment; raises InvalidPath for what could mean another path or end a line of a log."""
+    try:
+        segment = unquote_to_bytes(text).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidPath("The path is not UTF-8.") from error
+    if segment in (".", "..") or "/" in segment or "\\" in segment:
+        raise InvalidPath("The path has a segment that is a dot, two dots or holds a slash.")
+    if any(ord(character) < 32 or ord(character) == 127 for character in segment):
+        raise InvalidPath("The path has control characters.")
+    return segment

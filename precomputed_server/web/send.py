@@ -1,0 +1,142 @@
+"""Sending bytes: as they lie where the client can take them, decoded where it cannot, whole or in part."""
+
+from __future__ import annotations
+
+import mimetypes
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from precomputed_server.readers.chunks import Chunk
+from precomputed_server.readers.compression import inflate
+from precomputed_server.readers.stored import IDENTITY, TIFF, Stored
+from precomputed_server.web.respond import NO_CACHE, accepts, check_preconditions, quoted, requested_range
+from precomputed_server.web.state import STATE, State
+
+_AT_ONCE = 1 << 20
+"""Bytes up to which a file is sent in one piece; a longer one is read and sent piece by piece."""
+
+_BINARY = "application/octet-stream"
+_SCRIPTED = ("text/html", "image/svg", "application/xhtml", "text/xml", "application/xml")
+_TEXT_NAMES = {"info": "application/json", "provenance": "application/json"}
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the headers of an answer say.
+
+    `etag` is the strong entity tag, unquoted, of the unencoded bytes; a `sandboxed` page may be looked at, but its
+    scripts do not run as ours.
+    """
+
+    etag: str
+    content_type: str
+    cache_control: str = NO_CACHE
+    varies: bool = False
+    sandboxed: bool = False
+
+    def headers(self, encoding: str = IDENTITY) -> dict[str, str]:
+        """The headers of the representation in that content encoding; each encoding has its own tag."""
+        headers = {
+            "ETag": quoted(self.etag if encoding == IDENTITY else f"{self.etag}-{encoding}"),
+            "Content-Type": self.content_type,
+            "Cache-Control": self.cache_control,
+            "Accept-Ranges": "bytes",
+        }
+        if self.varies:
+            headers["Vary"] = "Accept-Encoding"
+        if encoding != IDENTITY:
+            headers["Content-Encoding"] = encoding
+        if self.sandboxed and self.content_type.startswith(_SCRIPTED):
+            headers["Content-Security-Policy"] = "sandbox"
+        return headers
+
+
+def content_type_of(name: str) -> str:
+    """The media type that a file name stands for."""
+    if name in _TEXT_NAMES:
+        return _TEXT_NAMES[name]
+    guessed = mimetypes.guess_type(name)[0] or _BINARY
+    return f"{guessed}; charset=utf-8" if guessed.startswith("text/") else guessed
+
+
+async def send_bytes(request: web.Request, body: bytes, described: Described) -> web.StreamResponse:
+    """Answer with bytes that are in memory, or the part or 304 that the request asks for."""
+    headers = described.headers()
+    if check_preconditions(request, described.etag):
+        return web.Response(status=304, headers=_of_unchanged(headers))
+    part = requested_range(request, described.etag, len(body))
+    if part is None:
+        return web.Response(body=body, headers=headers)
+    first, count = part
+    headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{len(body)}"
+    return web.Response(status=206, body=body[first : first + count], headers=headers)
+
+
+async def send_stored(
+    request: web.Request, stored: Stored, described: Described, chunk: Chunk | None = None
+) -> web.StreamResponse:
+    """Answer with a stored file, or a chunk's, encoded as it lies when the client accepts that."""
+    state = request.app[STATE]
+    if stored.encoding == IDENTITY:
+        return await _send_as_it_lies(request, stored, described)
+    if stored.encoding == TIFF or "Range" in request.headers or not accepts(request, stored.encoding):
+        if check_preconditions(request, described.etag):
+            return web.Response(status=304, headers=_of_unchanged(described.headers()))
+        return await send_bytes(request, await _decoded(state, stored, chunk), described)
+    if chunk is not None and stored.decoded_bytes is not None and not state.is_verified(chunk):
+        await state.decode(chunk)
+    return await _send_as_it_lies(request, stored, described)
+
+
+async def _decoded(state: State, stored: Stored, chunk: Chunk | None) -> bytes:
+    if chunk is not None:
+        return await state.decode(chunk)
+    return await state.inflate(_inflated_file, stored, state.settings.max_decoded)
+
+
+def _inflated_file(stored: Stored, limit: int) -> bytes:
+    return inflate(stored.encoding, bytes(stored.read()), limit)
+
+
+async def _send_as_it_lies(request: web.Request, stored: Stored, described: Described) -> web.StreamResponse:
+    headers = described.headers(stored.encoding)
+    etag = headers["ETag"].strip('"')
+    if check_preconditions(request, etag):
+        return web.Response(status=304, headers=_of_unchanged(headers))
+    part = requested_range(request, etag, stored.length) if stored.encoding == IDENTITY else None
+    first, count = part or (0, stored.length)
+    if part is not None:
+        headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{stored.length}"
+    status = 200 if part is None else 206
+    if request.method == "HEAD":
+        return web.Response(status=status, headers={**headers, "Content-Length": str(count)})
+    if count <= _AT_ONCE:
+        body = await request.app[STATE].near(_read, stored, first, count)
+        return web.Response(status=status, body=body, headers=headers)
+    return await _stream(request, stored, (first, count), web.StreamResponse(status=status, headers=headers))
+
+
+async def _stream(
+    request: web.Request, stored: Stored, part: tuple[int, int], response: web.StreamResponse
+) -> web.StreamResponse:
+    first, count = part
+    state = request.app[STATE]
+    response.content_length = count
+    # The first piece is read before the status line: a disk that fails at once is still a 500.
+    piece = await state.near(_read, stored, first, min(count, _AT_ONCE))
+    await response.prepare(request)
+    await response.write(piece)
+    for start in range(first + _AT_ONCE, first + count, _AT_ONCE):
+        await response.write(await state.near(_read, stored, start, min(_AT_ONCE, first + count - start)))
+    await response.write_eof()
+    return response
+
+
+def _read(stored: Stored, offset: int, length: int, *, cached: bool = False) -> bytes:
+    return stored.read(offset, length, cached=cached)
+
+
+def _of_unchanged(headers: dict[str, str]) -> dict[str, str]:
+    """The headers that a 304 repeats (RFC 9110 §15.4.5)."""
+    return {name: headers[name] for name in ("ETag", "Cache-Control", "Vary") if name in headers}

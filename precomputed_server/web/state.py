@@ -1,0 +1,86 @@
+"""What the handlers of one worker share, and the rule that nothing waits for a disk on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from aiohttp import web
+
+from precomputed_server.files import Fingerprint, Tree, typed
+from precomputed_server.format.geometry import Box
+from precomputed_server.mounts import is_local, read_mounts
+from precomputed_server.readers.chunks import Chunk
+from precomputed_server.readers.volumes import Volumes
+from precomputed_server.recent import Recent
+from precomputed_server.settings import Settings
+
+Result = TypeVar("Result")
+
+_VERIFIED_CHUNKS = 1 << 18
+
+
+class State:
+    """The tree, its volumes and the thread pools of one worker; `viewer` holds the built Neuroglancer client."""
+
+    def __init__(self, settings: Settings, viewer: Tree | None) -> None:
+        self.settings = settings
+        self.viewer = viewer
+        self.stopping = asyncio.Event()
+        self.tree = Tree(settings.root)
+        self.volumes = Volumes(self.tree)
+        self._inline = is_local(read_mounts(settings.root))
+        self._verified: Recent[tuple[Fingerprint, Box], bool] = Recent(_VERIFIED_CHUNKS)
+        self._file_pool = ThreadPoolExecutor(settings.file_threads, "files")
+        self._decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
+
+    def close(self) -> None:
+        """Stop the threads and give the root back."""
+        self._file_pool.shutdown(cancel_futures=True)
+        self._decode_pool.shutdown(cancel_futures=True)
+        self.tree.close()
+
+    async def near(self, function: Callable[..., Result], *given: object) -> Result:
+        """Call `function(*given, cached=True)` here when what it needs is in the page cache, else in a thread.
+
+        OSErrors become the project's errors, except IsADirectoryError.
+        """
+        if self._inline:
+            with contextlib.suppress(BlockingIOError), _typed_errors():
+                return function(*given, cached=True)
+        return await self.far(function, *given)
+
+    async def far(self, function: Callable[..., Result], *given: object) -> Result:
+        """Call `function` in a thread for file reads; errors as `near`."""
+        with _typed_errors():
+            return await asyncio.get_running_loop().run_in_executor(self._file_pool, function, *given)
+
+    async def decode(self, chunk: Chunk) -> bytes:
+        """Decode a chunk in one of the few threads for it, and remember that it is sound."""
+        decoded = await self.inflate(chunk.decode, self.settings.max_decoded)
+        self._verified.put((chunk.stored.fingerprint, chunk.box), True)
+        return decoded
+
+    async def inflate(self, function: Callable[..., Result], *given: object) -> Result:
+        """Call `function` in one of the few threads for decoding."""
+        return await asyncio.get_running_loop().run_in_executor(self._decode_pool, function, *given)
+
+    def is_verified(self, chunk: Chunk) -> bool:
+        """Whether this worker has decoded the chunk before, in the state that it has now."""
+        return self._verified.get((chunk.stored.fingerprint, chunk.box)) is not None
+
+
+@contextlib.contextmanager
+def _typed_errors() -> Iterator[None]:
+    try:
+        yield
+    except (BlockingIOError, IsADirectoryError):
+        raise
+    except OSError as error:
+        raise typed(error, "What this path names") from error
+
+
+STATE = web.AppKey("state", State)

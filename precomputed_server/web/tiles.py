@@ -1,0 +1,65 @@
+"""Chunks, `info` and every other file and directory of the tree."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from aiohttp import web
+
+from precomputed_server.errors import NotFound
+from precomputed_server.readers.chunks import find_chunk
+from precomputed_server.readers.stored import IDENTITY, find_stored
+from precomputed_server.web.pages import listing_page
+from precomputed_server.web.respond import NO_CACHE
+from precomputed_server.web.routes import Target
+from precomputed_server.web.send import Described, content_type_of, send_bytes, send_stored
+from precomputed_server.web.state import STATE
+
+
+async def get_chunk(request: web.Request, target: Target) -> web.StreamResponse:
+    """Answer a path that is spelled like a chunk: the chunk, else the file of that name."""
+    state = request.app[STATE]
+    chunk = await state.near(find_chunk, state.tree, state.volumes, target.path)
+    if chunk is None:
+        return await get_file(request, target)
+    with chunk.stored:
+        described = Described(
+            str(chunk.stored.fingerprint),
+            "application/octet-stream",
+            f"max-age={state.settings.chunk_max_age}",
+            varies=chunk.stored.encoding != IDENTITY,
+        )
+        return await send_stored(request, chunk.stored, described, chunk)
+
+
+async def get_file(request: web.Request, target: Target) -> web.StreamResponse:
+    """Answer with a stored file, the listing of a directory, or a redirect to its trailing slash."""
+    state = request.app[STATE]
+    if target.directory:
+        return listing_page(target, await state.far(state.tree.listing, target.path))
+    name = target.path.rpartition("/")[2]
+    if name == "info" and target.session is not None and target.session.voxel_view:
+        voxels = await _voxel_info(request, target.path)
+        if voxels is not None:
+            return voxels
+    try:
+        stored = await state.near(find_stored, state.tree, target.path)
+    except IsADirectoryError:
+        return web.Response(status=308, headers={"Location": quote(name) + "/"})
+    if stored is None:
+        raise NotFound("Nothing is stored under this path.")
+    with stored:
+        cache_control = f"max-age={state.settings.chunk_max_age}" if name.endswith(".shard") else NO_CACHE
+        varies = stored.encoding != IDENTITY
+        described = Described(str(stored.fingerprint), content_type_of(name), cache_control, varies, sandboxed=True)
+        return await send_stored(request, stored, described)
+
+
+async def _voxel_info(request: web.Request, path: str) -> web.StreamResponse | None:
+    """`info` with its lengths in voxels of the finest z; None when it is not a volume's."""
+    state = request.app[STATE]
+    volume = await state.near(state.volumes.at, path.rpartition("/")[0])
+    if volume is None:
+        return None
+    body = volume.info.in_voxels().to_bytes()
+    return await send_bytes(request, body, Described(f"{volume.fingerprint}-voxel", "application/json"))

@@ -1,0 +1,92 @@
+"""Files that installed packages bring: the built Neuroglancer client, Swagger UI and our own style and script."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from pathlib import Path
+
+import swagger_ui_bundle
+from aiohttp import web
+
+from precomputed_server.errors import MissingExtra, NotFound
+from precomputed_server.files import Tree
+from precomputed_server.readers.stored import find_stored
+from precomputed_server.web.pages import api_page
+from precomputed_server.web.routes import Target
+from precomputed_server.web.send import Described, content_type_of, send_stored
+from precomputed_server.web.state import STATE
+
+_STATIC = Tree(Path(__file__).parent / "static")
+_SWAGGER = Tree(Path(swagger_ui_bundle.swagger_ui_path))
+_CLIENT_PATH = "v/1"
+_COMMENT_EVERY_SECONDS = 15
+
+
+def open_client() -> Tree | None:
+    """The built client that the `neuroglancer` package carries; None where it is not installed."""
+    found = importlib.util.find_spec("neuroglancer")
+    if found is None or found.origin is None:
+        return None
+    try:
+        return Tree(Path(found.origin).parent / "static" / "client")
+    except NotFound:
+        return None
+
+
+async def get_static(request: web.Request, target: Target) -> web.StreamResponse:
+    """Our own style and script."""
+    return await _send_packaged(request, _STATIC, target.path)
+
+
+async def get_api(request: web.Request, target: Target) -> web.StreamResponse:
+    """Swagger UI, its assets and the interface description."""
+    if target.path == "":
+        if not target.directory:
+            return web.Response(status=308, headers={"Location": "api/"})
+        return api_page()
+    return await _send_packaged(request, _STATIC if target.path == "openapi.json" else _SWAGGER, target.path)
+
+
+async def get_viewer(request: web.Request, target: Target) -> web.StreamResponse:
+    """The Neuroglancer client, and the event stream that it wants to see open."""
+    client = request.app[STATE].viewer
+    if client is None:
+        raise MissingExtra(
+            "The viewer is not installed here; install it with pip install 'precomputed-server[viewer]'."
+        )
+    if target.path == "events/1":
+        return await _silent_stream(request)
+    if target.path == _CLIENT_PATH and not target.directory:
+        return web.Response(status=308, headers={"Location": "1/"})
+    if target.path == _CLIENT_PATH:
+        return await _send_packaged(request, client, "index.html")
+    return await _send_packaged(request, client, target.path.removeprefix(_CLIENT_PATH + "/"))
+
+
+async def _send_packaged(request: web.Request, tree: Tree, path: str) -> web.StreamResponse:
+    try:
+        stored = await request.app[STATE].near(find_stored, tree, path)
+    except IsADirectoryError:
+        stored = None
+    if stored is None:
+        raise NotFound("There is no such file here.")
+    with stored:
+        return await send_stored(request, stored, Described(str(stored.fingerprint), content_type_of(path)))
+
+
+async def _silent_stream(request: web.Request) -> web.StreamResponse:
+    """An event stream that never says anything: without one the client shows itself as disconnected.
+
+    It ends when the server stops, so that stopping does not wait for it.
+    """
+    stopping = request.app[STATE].stopping
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    await response.prepare(request)
+    while not stopping.is_set():
+        await response.write(b":\n\n")
+        try:
+            await asyncio.wait_for(stopping.wait(), _COMMENT_EVERY_SECONDS)
+        except TimeoutError:
+            continue
+    return response
