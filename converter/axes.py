@@ -32,6 +32,8 @@ def page_grid(metadata: Metadata, pages: int, samples: int, path: str) -> list[l
     holds by itself. Raises SourceError for time points and for counts that contradict the number of pages.
     """
     axes = _declared(metadata, samples)
+    if axes is not None and any(length > 1 for letter, length in axes.dimensions if letter not in "ZCT"):
+        raise SourceError(f"{path} has axes other than z and channel; save one stack (z, y, x) by itself.")
     if axes is None or (axes.length("T") == 1 and axes.length("C") == 1):
         return [[page] for page in range(pages)]
     if axes.length("T") > 1:
@@ -41,8 +43,6 @@ def page_grid(metadata: Metadata, pages: int, samples: int, path: str) -> list[l
     if axes.pages != pages:
         expected = " × ".join(f"{length} {letter.lower()}" for letter, length in axes.dimensions)
         raise SourceError(f"{path} declares {expected} but holds {pages} pages; save the channels as separate stacks.")
-    if axes.length("Z") * axes.length("C") != pages:
-        raise SourceError(f"{path} has axes other than z and channel; save one stack (z, y, x) by itself.")
     return _ordered(axes)
 
 
