@@ -1,0 +1,303 @@
+"""Whole conversions: every level of every kind of stack equals an independent computation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from converter import convert
+from converter.plan import MAXIMUM_BAND_BYTES, band_budget, bands
+from converter.scales import PyramidOptions, levels
+from converter.tasks import CutBand, StoredScale, Volume
+from converter.voxel_size import parse_edges
+from converter.writers import RawWriter
+from precomputed_server.errors import InvalidInput, PrecomputedError, SourceError
+from precomputed_server.format.tiff import HEADER_BYTES, parse_stream
+from tests.converter import reference
+from tests.converter.stacks import (
+    chunk_names,
+    files_of,
+    options,
+    read_info,
+    read_level,
+    read_record,
+    volume,
+    write_planes,
+)
+
+EXTENTS = [(1, 1, 1), (1, 130, 3), (31, 63, 64), (65, 33, 129), (129, 129, 129), (128, 64, 5)]
+
+
+@pytest.mark.parametrize("chunk", [32, 63, 64])
+@pytest.mark.parametrize("extent", EXTENTS)
+def test_every_promised_chunk_of_every_level_is_right(tmp_path: Path, extent: tuple[int, int, int], chunk: int) -> None:
+    voxels = volume(*extent)
+    source = write_planes(tmp_path / "planes", voxels)
+    chunk_format = "raw" if chunk == 63 else "tiff"
+    convert(
+        str(source),
+        tmp_path / "made",
+        options(levels=3, downsample=(2, 2, 2), chunk_size=(chunk,) * 3, format=chunk_format),
+    )
+    expected = voxels
+    for level in range(3):
+        np.testing.assert_array_equal(read_level(tmp_path / "made", level)[0], expected)
+        expected = reference.fast_average(expected, (2, 2, 2))
+    promised = sum(len(chunk_names(scale)) for scale in read_info(tmp_path / "made")["scales"])
+    suffix = "" if chunk_format == "raw" else ".tiff"
+    assert len(list((tmp_path / "made").glob(f"*_*_*/*-*{suffix}"))) == promised
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"])
+@pytest.mark.parametrize("chunk_format", ["raw", "tiff"])
+def test_every_data_type(tmp_path: Path, dtype: str, chunk_format: str) -> None:
+    voxels = volume(20, 11, 9, dtype)
+    convert(
+        str(write_planes(tmp_path / "planes", voxels)),
+        tmp_path / "made",
+        options(chunk_size=(8, 7, 6), levels=3, downsample=(2, 2, 2), format=chunk_format),
+    )
+    expected = voxels[np.newaxis]
+    for level in range(3):
+        np.testing.assert_array_equal(read_level(tmp_path / "made", level), expected)
+        expected = reference.average(expected, (2, 2, 2))
+    assert read_info(tmp_path / "made")["data_type"] == dtype
+
+
+def test_anisotropic_voxels_are_halved_where_they_are_fine(tmp_path: Path) -> None:
+    voxels = volume(40, 40, 10)
+    made = tmp_path / "made"
+    convert(
+        str(write_planes(tmp_path / "planes", voxels)),
+        made,
+        options(chunk_size=(8, 8, 8), voxel_size=parse_edges("0.1625,0.1625,0.5")),
+    )
+    info = read_info(made)
+    assert [scale["key"] for scale in info["scales"]] == ["1_1_1", "2_2_1", "4_4_2", "8_8_4"]
+    assert [scale["resolution"] for scale in info["scales"]][:2] == [[162.5, 162.5, 500], [325, 325, 500]]
+    assert info["scales"][2]["size"] == [10, 10, 5]
+    first = reference.fast_average(voxels, (2, 2, 1))
+    np.testing.assert_array_equal(read_level(made, 1)[0], first)
+    np.testing.assert_array_equal(read_level(made, 2)[0], reference.fast_average(first, (2, 2, 2)))
+
+
+def test_labels_of_64_bits_keep_the_most_frequent_and_invent_none(tmp_path: Path) -> None:
+    labels = volume(33, 20, 9, "uint64") % 3 + np.uint64(2**63)
+    made = tmp_path / "made"
+    convert(str(write_planes(tmp_path / "planes", labels)), made, options(chunk_size=(8, 8, 8), segmentation=True))
+    expected = labels[np.newaxis]
+    for level in range(3):
+        np.testing.assert_array_equal(read_level(made, level), expected)
+        expected = reference.mode(expected, (2, 2, 2))
+    assert read_info(made)["type"] == "segmentation"
+    assert read_record(made, "statistics.json") == {"format": 1, "channels": []}
+
+
+def test_nan_is_left_out_of_averages(tmp_path: Path) -> None:
+    voxels = volume(16, 16, 4, "float32")
+    voxels[voxels > 500] = np.nan
+    voxels[:, :4, :4] = np.nan
+    made = tmp_path / "made"
+    convert(str(write_planes(tmp_path / "planes", voxels)), made, options(levels=2, chunk_size=(8, 8, 8)))
+    np.testing.assert_array_equal(read_level(made, 1), reference.average(voxels[np.newaxis], (2, 2, 2)))
+    assert np.isnan(read_level(made, 1)[0, :, :2, :2]).all()
+
+
+@pytest.mark.parametrize("chunk_format", ["raw", "tiff"])
+def test_channels_are_the_slowest_axis_of_a_chunk(tmp_path: Path, chunk_format: str) -> None:
+    channels = np.stack([volume(20, 10, 5, seed=channel) for channel in range(3)])
+    for z in range(5):
+        tifffile.imwrite(tmp_path / f"img_{z}.tif", channels[:, z].transpose(1, 2, 0), photometric="rgb", metadata=None)
+    made = tmp_path / "made"
+    convert(str(tmp_path), made, options(chunk_size=(8, 8, 4), format=chunk_format, levels=2))
+    assert read_info(made)["num_channels"] == 3
+    np.testing.assert_array_equal(read_level(made, 0), channels)
+    np.testing.assert_array_equal(read_level(made, 1), reference.average(channels, (2, 2, 2)))
+    statistics = read_record(made, "statistics.json")["channels"]
+    assert [channel["max"] for channel in statistics] == read_level(made, 1).max(axis=(1, 2, 3)).tolist()
+
+
+def test_a_tiff_chunk_is_one_zlib_stream_that_can_be_sent_as_it_lies(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    convert(str(write_planes(tmp_path / "planes", volume(30, 20, 7))), made, options())
+    stored = (made / "1_1_1" / "0-30_0-20_0-7.tiff").read_bytes()
+    stream = parse_stream(stored[:HEADER_BYTES], len(stored))
+    assert stream is not None
+    assert (stream.shape, stream.content_encoding) == ((7, 20, 30), "deflate")
+    assert stored[stream.offset] == 0x78  # RFC 1950: deflate with a window of 32 KiB
+
+
+@pytest.mark.parametrize("storage", [{}, {"compression": "zlib"}, {"compression": "zlib", "rowsperstrip": 4}])
+def test_processes_make_the_same_files_as_one(
+    tmp_path: Path, storage: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("converter.build._TOO_LITTLE_FOR_PROCESSES", 0)
+    monkeypatch.setattr("converter.plan._MINIMUM_BAND_BYTES", 4096)
+    source = write_planes(tmp_path / "planes", volume(70, 65, 20), **storage)
+    for jobs in (1, 3):
+        convert(str(source), tmp_path / str(jobs) / "made", options(chunk_size=(16, 16, 16), jobs=jobs))
+    assert files_of(tmp_path / "1") == files_of(tmp_path / "3")
+
+
+def test_a_killed_worker_ends_in_one_sentence_and_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("converter.build._TOO_LITTLE_FOR_PROCESSES", 0)
+    monkeypatch.setattr("converter.build._cutting", lambda *_: iter([_Suicide()]))
+    source = write_planes(tmp_path / "planes", volume(8, 8, 2))
+    with pytest.raises(PrecomputedError, match="worker process was killed.*--jobs"):
+        convert(str(source), tmp_path / "made", options(jobs=2))
+    assert files_of(tmp_path / "made") == {}
+    monkeypatch.undo()
+    convert(str(source), tmp_path / "made", options())
+    np.testing.assert_array_equal(read_level(tmp_path / "made", 0)[0], volume(8, 8, 2))
+
+
+class _Suicide:
+    def run(self) -> None:
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_damaged_plane_in_the_middle_leaves_no_dataset(tmp_path: Path) -> None:
+    source = write_planes(tmp_path / "planes", volume(64, 64, 9), compression="zlib")
+    odd = source / "img_4.tif"
+    with tifffile.TiffFile(odd) as tiff:
+        offset = tiff.pages[0].dataoffsets[0]  # type: ignore[union-attr]
+    data = bytearray(odd.read_bytes())
+    data[offset + 20 : offset + 400] = bytes(380)
+    odd.write_bytes(data)
+    with pytest.raises(SourceError, match=r"img_4.tif cannot be decoded"):
+        convert(str(source), tmp_path / "made", options())
+    assert files_of(tmp_path / "made") == {}
+
+
+REFUSED = {"float64": "float32", "float16": "float32", "int64": "int32", "bool": "uint8"}
+
+
+@pytest.mark.parametrize("dtype", REFUSED)
+def test_data_types_that_no_dataset_holds_are_refused_with_the_one_that_converts(tmp_path: Path, dtype: str) -> None:
+    voxels = (volume(9, 8, 3, "uint8") % 2).astype(dtype)
+    source = str(write_planes(tmp_path / "planes", voxels))
+    with pytest.raises(InvalidInput, match=f"The planes are {dtype}.*--dtype {REFUSED[dtype]}"):
+        convert(source, tmp_path / "made", options())
+    assert not (tmp_path / "made").exists()
+    convert(source, tmp_path / "made", options(dtype=REFUSED[dtype]))
+    np.testing.assert_array_equal(read_level(tmp_path / "made", 0)[0], voxels.astype(REFUSED[dtype]))
+
+
+def test_values_that_the_data_type_cannot_hold_are_refused_naming_the_plane(tmp_path: Path) -> None:
+    voxels = np.zeros((3, 8, 8), np.int64)
+    voxels[1, 2, 3] = 70_000
+    source = str(write_planes(tmp_path / "planes", voxels))
+    with pytest.raises(InvalidInput, match=r"img_1.tif has values from 0 to 70000, which uint16 cannot hold"):
+        convert(source, tmp_path / "made", options(dtype="uint16"))
+    convert(source, tmp_path / "made", options(dtype="uint32"))
+    far = np.full((1, 8, 8), 1e300)
+    with pytest.raises(InvalidInput, match=r"img_0.tif has values beyond .*float32 cannot hold"):
+        convert(str(write_planes(tmp_path / "far", far)), tmp_path / "other", options(dtype="float32"))
+
+
+def test_other_conversions_are_refused(tmp_path: Path) -> None:
+    source = str(write_planes(tmp_path / "planes", volume(8, 8, 2)))
+    with pytest.raises(InvalidInput, match="uint16 planes cannot become uint8"):
+        convert(source, tmp_path / "made", options(dtype="uint8"))
+    complex_planes = write_planes(tmp_path / "complex", np.zeros((2, 8, 8), np.complex64))
+    with pytest.raises(InvalidInput, match="complex64"):
+        convert(str(complex_planes), tmp_path / "made", options())
+    floats = str(write_planes(tmp_path / "floats", volume(8, 8, 2, "float32")))
+    with pytest.raises(InvalidInput, match="whole numbers"):
+        convert(floats, tmp_path / "made", options(segmentation=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"jobs": 0},
+        {"jobs": -2},
+        {"chunk_size": (0, 64, 64)},
+        {"levels": 0},
+        {"format": "zarr"},
+        {"annotations": "move"},
+        {"annotation_block": (0, 1, 1)},
+        {"voxel_size": (-1, 1, 1)},
+    ],
+)
+def test_impossible_options_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        options(**changes)
+
+
+def test_statistics_are_those_of_the_coarsest_level(tmp_path: Path) -> None:
+    voxels = volume(64, 64, 8)
+    convert(str(write_planes(tmp_path / "planes", voxels)), tmp_path / "made", options(levels=2))
+    coarsest = np.sort(read_level(tmp_path / "made", 1).ravel())
+    (channel,) = read_record(tmp_path / "made", "statistics.json")["channels"]
+    assert (channel["min"], channel["max"]) == (coarsest[0], coarsest[-1])
+    assert channel["p01"] == coarsest[round(0.01 * (coarsest.size - 1))]
+    assert channel["p998"] == coarsest[round(0.998 * (coarsest.size - 1))]
+    assert all(isinstance(value, int) for value in channel.values())
+
+
+def test_progress_counts_every_chunk(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    source = write_planes(tmp_path / "planes", volume(70, 65, 20))
+    summary = convert(
+        str(source), tmp_path / "made", options(chunk_size=(16, 16, 16)), lambda done, total: seen.append((done, total))
+    )
+    assert seen[-1] == (summary.chunks, summary.chunks)
+    assert summary.bytes == sum(len(data) for name, data in files_of(tmp_path / "made").items() if ".tiff" in name)
+
+
+def test_bands_stay_within_the_budget_however_large_planes_are() -> None:
+    edges = parse_edges("1,1,1")
+    for width in (1000, 20_000, 100_000, 1_000_000):
+        (level, *_) = levels((width, 20_000, 1000), edges, PyramidOptions(levels=1))  # type: ignore[arg-type]
+        budget = band_budget(level.scale, 2, jobs=4)
+        first = next(bands(level.scale, 2, budget, (2, 2, 2)))
+        assert first.box.voxels * 2 <= budget <= MAXIMUM_BAND_BYTES
+        assert first.box.size[2] == 128
+
+
+def test_bands_hold_every_chunk_once() -> None:
+    (level, *_) = levels((300, 200, 100), parse_edges("1,1,1"), PyramidOptions((32, 63, 64), 1))  # type: ignore[arg-type]
+    for budget in (1, 1 << 20, 4 << 20, 1 << 30):
+        for group in ((1, 1, 1), (2, 2, 1), (2, 2, 2)):
+            chunks = [chunk for band in bands(level.scale, 2, budget, group) for chunk in band.chunks]
+            assert len(chunks) == len(set(chunks)) == 10 * 4 * 2
+
+
+@pytest.mark.parametrize("depth", [2, 64])
+def test_a_task_holds_its_rows_and_not_its_planes(tmp_path: Path, depth: int) -> None:
+    """Planes of 64 MiB, of which a task needs 64 rows: its peak is the band and one plane's rows, not a plane."""
+    import tracemalloc
+
+    rows, columns = 8192, 4096
+    plane = tmp_path / "plane.tif"
+    tifffile.imwrite(plane, np.zeros((rows, columns), np.uint16), metadata=None)
+    from converter.planes import read_content
+
+    (page,) = read_content(str(plane)).planes
+    (level,) = levels((columns, rows, depth), parse_edges("1,1,1"), PyramidOptions(levels=1))  # type: ignore[arg-type]
+    band = next(bands(level.scale, 2, 0x4000000))
+    (tmp_path / "made").mkdir()
+    stored = StoredScale(tmp_path / "made", level.scale, RawWriter(), Volume(np.dtype(np.uint16), 1))
+    tracemalloc.start()
+    try:
+        CutBand(band, ((page,),) * depth, stored).run()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    held = band.box.voxels * 2
+    assert held <= 64 << 20
+    assert peak < held + 3 * (held // depth) + (4 << 20)
+
+
+def test_a_stack_of_one_plane_without_spacing_is_asked_for_z(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "one.tif", volume(8, 8, 1)[0], resolution=(10_000, 10_000), resolutionunit=3)
+    with pytest.raises(InvalidInput, match="voxel size of z"):
+        convert(str(tmp_path), tmp_path / "made", options(voxel_size=parse_edges(",,")))
