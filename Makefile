@@ -48,12 +48,12 @@ tests-inside:
 	$(BIN)/pytest -m "not component and not nightly"
 
 define tiers
-	@start=$$(date +%s); \
+	@report=; start=$$(date +%s); \
 	for tier in $(1); do \
-	    $(MAKE) --no-print-directory $$tier || { echo "$$tier failed. Before it:$${report:- nothing}"; exit 1; }; \
-	    now=$$(date +%s); report="$$report $$tier $$((now - start)) s,"; start=$$now; \
+	    $(MAKE) --no-print-directory $$tier || { echo "$$tier failed$${report:+ after$$report}."; exit 1; }; \
+	    now=$$(date +%s); report="$$report$${report:+,} $$tier $$((now - start)) s"; start=$$now; \
 	done; \
-	echo "Passed:$${report%,}."
+	echo "All passed. Time:$$report."
 endef
 
 $(VENV)/created:
