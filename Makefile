@@ -22,8 +22,8 @@ test: $(VENV)/test-installed components ## Install what the tests need, then run
 test-fast: $(VENV)/test-installed ## The same without outside programs, for the inner loop
 	$(call tiers,lint types tests-inside)
 
-nightly: $(VENV)/test-installed components ## The tests with big numbers
-	$(BIN)/pytest -m nightly
+nightly: $(VENV)/test-installed components ## All tests, those with big numbers included
+	$(BIN)/pytest
 
 bench: $(VENV)/test-installed components ## Serving against nginx and conversion against cp, as ratios
 	$(BIN)/python benchmarks/serve.py
