@@ -57,7 +57,7 @@ def tissue(shape_zyx: tuple[int, int, int] = (96, 512, 512), seed: int = 7) -> T
     light = _illumination(shape_zyx)
     ground = _ground(generator, shape_zyx, surface)
     planes = np.empty((3, *shape_zyx), np.uint16)
-    for channel, background in enumerate((130, 90, 150)):
+    for channel, background in enumerate((90, 35, 55)):
         signal = background * ground
         if channel == 2:
             _draw_fibres(generator, signal, fibres)
