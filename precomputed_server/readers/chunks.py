@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from precomputed_server.errors import TooLarge, Unreadable
+from precomputed_server.errors import Unreadable
 from precomputed_server.files import Tree
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.grid import is_cell
@@ -33,11 +33,11 @@ class Chunk:
         return self.info.num_channels * self.box.voxels * self.info.dtype.itemsize
 
     def decode(self, limit: int) -> bytes:
-        """The chunk's bytes as the scale's encoding has them, at most `limit`; raises Unreadable, TooLarge."""
+        """The chunk's bytes as the scale's encoding has them, at most `limit`; raises Unreadable."""
         if self.stored.encoding == IDENTITY:
             return self.stored.read()
         if self.array_bytes > limit:
-            raise TooLarge(f"the chunk has more than the {limit} bytes that this server decodes.")
+            raise Unreadable(f"the chunk has more than the {limit} bytes that this server decodes (--max-decoded).")
         data = bytes(self.stored.read())
         if self.stored.encoding == TIFF:
             return decode_tiff(data, self.info, self.box)

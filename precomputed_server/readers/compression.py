@@ -7,10 +7,9 @@ from typing import Protocol
 import imagecodecs
 from isal import igzip_lib, isal_zlib
 
-from precomputed_server.errors import TooLarge, Unreadable
+from precomputed_server.errors import Unreadable
 
-_GZIP_WINDOW = 31
-_ZLIB_WINDOW = 15
+_WINDOWS = {"gzip": 31, "deflate": 15}
 
 
 class _Inflater(Protocol):
@@ -22,10 +21,10 @@ class _Inflater(Protocol):
 def inflate(encoding: str, data: bytes, limit: int) -> bytes:
     """Decode `data` of the HTTP content encoding gzip, deflate (zlib), br or zstd to at most `limit` bytes.
 
-    Raises Unreadable for damaged data, TooLarge when there is more than `limit`.
+    Raises Unreadable for damaged data and when there is more than `limit`.
     """
-    if encoding in ("gzip", "deflate"):
-        return _inflate_zlib(data, _GZIP_WINDOW if encoding == "gzip" else _ZLIB_WINDOW, limit)
+    if encoding in _WINDOWS:
+        return _inflate_zlib(encoding, data, limit)
     decode = {"br": imagecodecs.brotli_decode, "zstd": imagecodecs.zstd_decode}[encoding]
     try:
         return bytes(decode(data, out=limit))  # fails when the buffer of that size is too small
@@ -33,14 +32,14 @@ def inflate(encoding: str, data: bytes, limit: int) -> bytes:
         raise Unreadable(f"the {encoding} stream is damaged or inflates to more than {limit} bytes.") from error
 
 
-def _inflate_zlib(data: bytes, window: int, limit: int) -> bytes:
-    inflater: _Inflater = isal_zlib.decompressobj(wbits=window)
+def _inflate_zlib(encoding: str, data: bytes, limit: int) -> bytes:
+    inflater: _Inflater = isal_zlib.decompressobj(wbits=_WINDOWS[encoding])
     try:
         inflated = inflater.decompress(data, limit + 1)
     except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub declares an instance
-        raise Unreadable("the compressed stream is damaged.") from error
+        raise Unreadable(f"the {encoding} stream is damaged.") from error
     if len(inflated) > limit:
-        raise TooLarge(f"it inflates to more than the {limit} bytes that are allowed.")
+        raise Unreadable(f"the {encoding} stream inflates to more than the {limit} bytes that it may have.")
     if not inflater.eof:
-        raise Unreadable("the compressed stream ends too early.")
+        raise Unreadable(f"the {encoding} stream ends too early.")
     return inflated

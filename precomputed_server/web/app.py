@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
@@ -119,8 +120,8 @@ async def _add_common_headers(request: web.Request, response: web.StreamResponse
 
 async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     yield
-    app[annotation_web.STORE].close()
-    app[STATE].close()
+    await asyncio.to_thread(app[annotation_web.STORE].close)
+    await asyncio.to_thread(app[STATE].close)
 
 
 async def _probe_mount(app: web.Application) -> None:

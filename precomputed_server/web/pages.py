@@ -26,7 +26,10 @@ _environment = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
+    auto_reload=False,
 )
+# Read once, before a loop runs: a request waits for no template file.
+_TEMPLATES = {name: _environment.get_template(name) for name in _environment.list_templates()}
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,9 @@ async def index(request: web.Request, target: Target) -> web.StreamResponse:
     )
 
 
-def listing_page(target: Target, entries: list[Entry]) -> web.Response:
+def listing_page(request: web.Request, target: Target, entries: list[Entry]) -> web.Response:
     """The listing of a directory: plain relative links, directories with a trailing slash."""
-    depth = target.path.count("/") + 1 if target.path else 0
+    depth = request.raw_path.partition("?")[0].count("/") - 1  # with prefixes and repeated slashes, as a browser counts
     return _page(
         "listing.html",
         path=f"/{target.path}/" if target.path else "/",
@@ -109,7 +112,7 @@ def _link(entry: Entry) -> str:
 
 
 def _page(template: str, **values: object) -> web.Response:
-    text = _environment.get_template(template).render(**values)
+    text = _TEMPLATES[template].render(**values)
     headers = {"Cache-Control": "no-cache", "Content-Security-Policy": _POLICY}
     return web.Response(text=text, content_type=_HTML, headers=headers)
 

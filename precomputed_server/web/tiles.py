@@ -36,7 +36,7 @@ async def get_file(request: web.Request, target: Target) -> web.StreamResponse:
     """Answer with a stored file, the listing of a directory, or a redirect to its trailing slash."""
     state = request.app[STATE]
     if target.directory:
-        return listing_page(target, await state.far(state.tree.listing, target.path))
+        return listing_page(request, target, await state.far(state.tree.listing, target.path))
     name = target.path.rpartition("/")[2]
     if name == "info" and target.session is not None and target.session.voxel_view:
         voxels = await _voxel_info(request, target.path)

@@ -1,0 +1,1 @@
+"""The format, as values and functions."""

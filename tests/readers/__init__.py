@@ -1,0 +1,1 @@
+"""Readers, through the bytes that they give."""

@@ -1,0 +1,36 @@
+"""A client of one worker's application over a root that tests fill."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from aiohttp.test_utils import TestClient
+from aiohttp.web import Application, Request
+
+from precomputed_server import settings
+from precomputed_server.web.app import create_app
+
+Client = TestClient[Request, Application]
+AiohttpClient = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The directory that is served."""
+    directory = tmp_path / "root"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def app(root: Path) -> Application:
+    """The application, made before a loop runs, as a worker does."""
+    return create_app(settings.load(root, {"workers": 1}, environ={}))
+
+
+@pytest.fixture
+async def client(app: Application, aiohttp_client: AiohttpClient) -> Client:
+    """A client that decompresses nothing by itself, so that tests see what is on the wire."""
+    return await aiohttp_client(app, auto_decompress=False)
