@@ -167,7 +167,7 @@ def test_a_damaged_plane_in_the_middle_leaves_no_dataset(tmp_path: Path) -> None
     source = write_planes(tmp_path / "planes", volume(64, 64, 9), compression="zlib")
     odd = source / "img_4.tif"
     with tifffile.TiffFile(odd) as tiff:
-        offset = tiff.pages[0].dataoffsets[0]  # type: ignore[union-attr]
+        offset = tiff.pages[0].dataoffsets[0]
     data = bytearray(odd.read_bytes())
     data[offset + 20 : offset + 400] = bytes(380)
     odd.write_bytes(data)

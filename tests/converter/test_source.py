@@ -189,7 +189,7 @@ def test_damage_within_a_compressed_plane_is_named(tmp_path: Path) -> None:
     write_planes(tmp_path, volume(64, 64, 3), compression="zlib")
     odd = tmp_path / "img_1.tif"
     with tifffile.TiffFile(odd) as tiff:
-        offset = tiff.pages[0].dataoffsets[0]  # type: ignore[union-attr]
+        offset = tiff.pages[0].dataoffsets[0]
     data = bytearray(odd.read_bytes())
     data[offset : offset + 200] = bytes(200)
     odd.write_bytes(data)

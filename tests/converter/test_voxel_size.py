@@ -72,11 +72,11 @@ def test_ome_physical_sizes_with_units(tmp_path: Path) -> None:
 
 
 def test_resolution_in_centimetres_gives_x_and_y_and_z_is_asked_for(tmp_path: Path) -> None:
-    written = {"resolution": (20_000, 10_000), "resolutionunit": "CENTIMETER", "metadata": None}
+    written: dict[str, Any] = {"resolution": (20_000, 10_000), "resolutionunit": "CENTIMETER", "metadata": None}
     with pytest.raises(InvalidInput, match=r"x = 0.5 µm .*y = 1 µm .*add --voxel-size ,,Z with Z in µm"):
         _size(tmp_path, **written)
     size = _size(tmp_path, ",,2", **written)
-    assert size.micrometres == (Fraction(1, 2), 1, 2)
+    assert size.micrometres == (Fraction(1, 2), Fraction(1), Fraction(2))
     assert size.source == ("resolution tag", "resolution tag", "given")
 
 
@@ -100,7 +100,7 @@ def test_doubtful_resolutions_are_shown_but_asked_for(tmp_path: Path, written: d
 def test_what_is_given_wins_over_metadata(tmp_path: Path) -> None:
     written = {"imagej": True, "resolution": (4, 4), "metadata": {"unit": "um", "spacing": 3, "axes": "ZYX"}}
     size = _size(tmp_path, "7,,", **written)
-    assert size.micrometres == (7, Fraction(1, 4), 3)
+    assert size.micrometres == (Fraction(7), Fraction(1, 4), Fraction(3))
     assert size.source == ("given", "ImageJ", "ImageJ")
 
 

@@ -1,0 +1,330 @@
+"""What a conversion may replace, what it never touches, and what a kill at any point leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter import convert
+from converter.destination import Destination, locked
+from converter.voxel_size import VoxelSize, parse_edges
+from precomputed_server.errors import Busy, DestinationExists, InvalidInput, StorageFull
+from precomputed_server.format.info import VolumeInfo
+from precomputed_server.writing import replace_file
+from tests.converter.stacks import files_of, options, read_info, read_level, read_record, volume, write_planes
+
+SMALL = {"chunk_size": (8, 8, 8)}
+
+
+class Killed(BaseException):
+    """Stands for kill -9 within this process: nothing but `finally` could run, and the code under test has none."""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    return str(write_planes(tmp_path / "planes", volume(20, 17, 9)))
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> str:
+    return str(write_planes(tmp_path / "others", volume(30, 17, 9, seed=5)))
+
+
+@pytest.fixture
+def made(tmp_path: Path, source: str) -> Path:
+    """A finished dataset."""
+    convert(source, tmp_path / "made", options(**SMALL))
+    return tmp_path / "made"
+
+
+def _own(dataset: Path) -> dict[str, bytes]:
+    """Put files of other hands into a dataset."""
+    mine = {
+        "annotations/x0y0z0/fibers.json": b'[{"id":"a"}]',
+        "annotations/x0y0z0/.fibers.log": b"log",
+        "tree.json": b"{}",
+        "mesh/info": b"{}",
+        "notes.txt": b"mine",
+        "2_2_2_backup/x": b"mine",
+    }
+    for name, data in mine.items():
+        (dataset / name).parent.mkdir(parents=True, exist_ok=True)
+        (dataset / name).write_bytes(data)
+    return mine
+
+
+def test_a_destination_that_is_absent_or_empty_is_new(tmp_path: Path, source: str) -> None:
+    (tmp_path / "empty").mkdir()
+    convert(source, tmp_path / "empty", options())
+    convert(source, tmp_path / "deep" / "new", options())
+    assert files_of(tmp_path / "empty") == files_of(tmp_path / "deep" / "new")
+    assert (tmp_path / "empty" / "annotations" / "block_info.csv").read_text() == "20,17,9\n"
+    assert sorted(os.listdir(tmp_path / "empty" / ".precomputed")) == [
+        "conversion.json",
+        "dataset.json",
+        "lock",
+        "statistics.json",
+    ]
+
+
+@pytest.mark.parametrize("name", ["info", "notes.txt", "annotations/x0y0z0/fibers.json", ".precomputed/dataset.json"])
+def test_a_destination_that_holds_anything_is_refused_untouched(tmp_path: Path, source: str, name: str) -> None:
+    made = tmp_path / "made"
+    (made / name).parent.mkdir(parents=True)
+    (made / name).write_bytes(b"mine")
+    with pytest.raises(DestinationExists, match="add --overwrite"):
+        convert(source, made, options())
+    assert [path for path in made.rglob("*") if path.is_file()] == [made / name]
+
+
+def test_a_file_as_destination_is_refused(tmp_path: Path, source: str) -> None:
+    (tmp_path / "made").write_bytes(b"mine")
+    for overwrite in (False, True):
+        with pytest.raises(DestinationExists, match="is a file"):
+            convert(source, tmp_path / "made", options(overwrite=overwrite))
+
+
+def test_a_finished_dataset_is_refused_without_overwrite(source: str, made: Path) -> None:
+    before = files_of(made)
+    with pytest.raises(DestinationExists, match="add --overwrite"):
+        convert(source, made, options(**SMALL))
+    assert files_of(made) == before
+
+
+def test_overwrite_replaces_the_pyramid_and_nothing_else(made: Path, source: str) -> None:
+    mine = _own(made)
+    record, block = (
+        (made / ".precomputed/dataset.json").read_bytes(),
+        (made / "annotations/block_info.csv").read_bytes(),
+    )
+    convert(source, made, options(overwrite=True, annotation_block=(1, 2, 3)))
+    assert [scale["key"] for scale in read_info(made)["scales"]] == ["1_1_1"]
+    assert not (made / "2_2_2").exists()
+    np.testing.assert_array_equal(read_level(made, 0)[0], volume(20, 17, 9))
+    assert {name: (made / name).read_bytes() for name in mine} == mine
+    assert (made / ".precomputed/dataset.json").read_bytes() == record
+    assert (made / "annotations/block_info.csv").read_bytes() == block
+    assert read_record(made, "conversion.json")["scales"] == ["1_1_1"]
+    assert not any((made / ".precomputed" / name).exists() for name in ("old", "staging", "swap.json"))
+
+
+def test_overwrite_keeps_members_of_info_that_it_does_not_know(made: Path, source: str) -> None:
+    info = read_info(made)
+    (made / "info").write_text(json.dumps({**info, "mesh": "mesh"}))
+    convert(source, made, options(overwrite=True))
+    assert read_info(made)["mesh"] == "mesh"
+
+
+def test_overwrite_refuses_a_pyramid_that_it_did_not_write(made: Path, source: str) -> None:
+    info = read_info(made)
+    foreign = {**info, "scales": [*info["scales"], {**info["scales"][0], "key": "64_64_64"}]}
+    (made / "info").write_text(json.dumps(foreign))
+    before = files_of(made)
+    with pytest.raises(DestinationExists, match="did not write"):
+        convert(source, made, options(overwrite=True))
+    (made / ".precomputed/conversion.json").unlink()
+    (made / "info").write_text(json.dumps(info))
+    with pytest.raises(DestinationExists, match="did not write"):
+        convert(source, made, options(overwrite=True))
+    (made / "info").write_text(json.dumps({"@type": "neuroglancer_annotations_v1"}))
+    with pytest.raises(DestinationExists, match="did not write"):
+        convert(source, made, options(overwrite=True))
+    assert {**files_of(made), "info": b""} == {**before, "info": b""}
+
+
+def test_overwrite_refuses_to_replace_a_foreign_directory_named_as_a_scale(made: Path, source: str) -> None:
+    shutil.rmtree(made / "2_2_2")
+    convert(source, made, options(overwrite=True))
+    (made / "2_2_2").mkdir()
+    with pytest.raises(DestinationExists, match="2_2_2 was not written"):
+        convert(source, made, options(overwrite=True, **SMALL))
+
+
+def test_overwrite_takes_a_directory_that_only_has_annotations(tmp_path: Path, source: str) -> None:
+    mine = _own(tmp_path / "made")
+    convert(source, tmp_path / "made", options(overwrite=True, **SMALL))
+    assert {name: (tmp_path / "made" / name).read_bytes() for name in mine} == mine
+    np.testing.assert_array_equal(read_level(tmp_path / "made", 0)[0], volume(20, 17, 9))
+
+
+CHANGES: list[dict[str, Any]] = [{"source": "other"}, {"voxel_size": parse_edges("1,1,2")}]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=["size", "voxel size"])
+def test_annotations_and_another_grid_need_a_choice(
+    made: Path, source: str, other: str, change: dict[str, Any]
+) -> None:
+    mine, before = _own(made), files_of(made)
+    chosen = other if "source" in change else source
+    changes = {name: value for name, value in change.items() if name != "source"}
+    calls: list[tuple[Path, VolumeInfo, VolumeInfo, str]] = []
+    with pytest.raises(InvalidInput, match="--annotations keep .*--annotations transform"):
+        convert(chosen, made, options(overwrite=True, **changes))
+    assert {**before, **mine} == files_of(made)
+    convert(
+        chosen, made, options(overwrite=True, annotations="keep", **changes), None, lambda *call: calls.append(call)
+    )
+    assert calls == []
+    convert(source, made, options(overwrite=True, annotations="transform"), None, lambda *call: calls.append(call))
+    ((dataset, old, new, operation),) = calls
+    assert dataset == made
+    assert (old.scales[0].size, old.scales[0].resolution_nm) != (new.scales[0].size, new.scales[0].resolution_nm)
+    assert new == VolumeInfo.from_bytes((made / "info").read_bytes())
+    assert len(operation) == 32
+    assert (made / "annotations/x0y0z0/fibers.json").read_bytes() == mine["annotations/x0y0z0/fibers.json"]
+
+
+def test_transforming_without_a_way_to_is_refused_before_the_swap_is_lost(made: Path, other: str) -> None:
+    _own(made)
+    before = files_of(made)
+    with pytest.raises(InvalidInput, match="has to move annotations"):
+        convert(other, made, options(overwrite=True, annotations="transform"))
+    assert files_of(made) == before
+
+
+def test_the_same_grid_needs_no_choice(made: Path, source: str) -> None:
+    _own(made)
+    convert(source, made, options(overwrite=True, format="raw"))
+    np.testing.assert_array_equal(read_level(made, 0)[0], volume(20, 17, 9))
+
+
+def test_two_conversions_into_one_destination_exclude_each_other(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("converter.destination._LOCK_TIMEOUT_S", 0.05)
+    with locked(Destination(tmp_path / "made")), pytest.raises(Busy, match="Another conversion"):
+        convert(source, tmp_path / "made", options())
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_dataset(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("converter.writers.write_all", full)
+    with pytest.raises(StorageFull):
+        convert(source, tmp_path / "made", options())
+    assert files_of(tmp_path / "made") == {}
+    assert not (tmp_path / "made/.precomputed/staging").exists()
+
+
+PLAN_CALLS = 2
+"""Writing the plan is two of the calls that `_kill_at` counts: `replace_file` and the rename in it."""
+ALL_CALLS = 16
+
+
+def _kill_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Let the calls of the swap that change the disk succeed `count` times, then end the process."""
+    left = count
+
+    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left -= 1
+            return real(*arguments, **keywords)
+
+        return call
+
+    monkeypatch.setattr(os, "rename", dying(os.rename))
+    monkeypatch.setattr(shutil, "rmtree", dying(shutil.rmtree))
+    monkeypatch.setattr("converter.swap.replace_file", dying(replace_file))
+    monkeypatch.setattr(Path, "unlink", dying(Path.unlink))
+
+
+@pytest.mark.parametrize("count", range(PLAN_CALLS, ALL_CALLS + 1))
+def test_a_swap_killed_at_any_step_is_finished_by_the_next_conversion(
+    made: Path, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """The first call writes the plan: from then on the new pyramid is what the destination becomes."""
+    mine, calls = _own(made), []
+    wanted = options(overwrite=True, annotations="transform", levels=2, **SMALL)
+    convert(other, tmp_path / "reference", options(levels=2, **SMALL))
+
+    def transform(*call: Any) -> None:
+        calls.append(call)
+
+    with monkeypatch.context() as killing:
+        _kill_at(killing, count)
+        try:
+            convert(other, made, wanted, None, transform)
+            assert count == ALL_CALLS
+        except Killed:
+            assert count < ALL_CALLS
+            assert read_record(made, "swap.json")
+    with pytest.raises(DestinationExists):  # what was interrupted is finished first, then this is refused
+        convert(other, made, options(), None, transform)
+    expected = {**files_of(tmp_path / "reference"), **mine, "annotations/block_info.csv": b"20,17,9\n"}
+    assert files_of(made) == expected
+    assert not any((made / ".precomputed" / name).exists() for name in ("old", "staging", "swap.json"))
+    assert len({call[3] for call in calls}) == 1
+    assert calls[-1][1].scales[0].size == (20, 17, 9)
+    assert calls[-1][2].scales[0].size == (30, 17, 9)
+
+
+@pytest.mark.parametrize("count", [PLAN_CALLS, 4, 7, 9, 12])
+def test_a_new_dataset_killed_in_its_swap_is_finished_by_the_same_command(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    convert(source, tmp_path / "reference", options(**SMALL))
+    with monkeypatch.context() as killing:
+        _kill_at(killing, count)
+        with pytest.raises(Killed):
+            convert(source, tmp_path / "made", options(**SMALL))
+    summary = convert(source, tmp_path / "made", options(**SMALL))
+    assert summary.chunks == 0
+    assert summary.voxel_size == VoxelSize((Fraction(1),) * 3, ("given",) * 3)
+    assert files_of(tmp_path / "made") == files_of(tmp_path / "reference")
+
+
+def test_info_is_the_last_file_of_a_new_dataset(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    def noting(path: Path, data: bytes) -> None:
+        if path.name == "info":
+            assert (tmp_path / "made" / "1_1_1").is_dir()
+        names.append(path.name)
+        replace_file(path, data)
+
+    monkeypatch.setattr("converter.swap.replace_file", noting)
+    convert(source, tmp_path / "made", options())
+    assert names[0] == "swap.json"
+    assert names[-1] == "info"
+
+
+@pytest.mark.parametrize("after_s", [0.05, 0.4, 0.8])
+def test_kill_9_leaves_no_dataset_and_the_same_command_makes_it_whole(tmp_path: Path, after_s: float) -> None:
+    source = write_planes(tmp_path / "planes", volume(512, 512, 128))
+    made = tmp_path / "made"
+    command = [sys.executable, "-c", "from converter.cli import convert; convert()", str(source), str(made)]
+    command += ["--voxel-size", "1,1,1", "--jobs", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not (made / ".precomputed" / "staging").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(after_s)
+    killed_early = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if killed_early and not (made / ".precomputed" / "swap.json").exists():
+        assert not (made / "info").exists()
+        assert not (made / "1_1_1").exists()
+    if not (made / "info").exists():
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    convert(str(source), tmp_path / "reference", options())
+    assert files_of(made) == files_of(tmp_path / "reference")
+    assert not (made / ".precomputed" / "staging").exists()
