@@ -39,6 +39,7 @@ from converter.swap import SwapPlan, TransformAnnotations, begin_swap, interrupt
 from converter.tasks import StoredScale, Volume
 from converter.voxel_size import VoxelSize, voxel_size
 from converter.writers import writer
+from precomputed_server.errors import InvalidInput
 from precomputed_server.files import typed
 from precomputed_server.format.info import VolumeInfo
 
@@ -122,6 +123,8 @@ def _run(
     check_keys(destination, existing, conversion.keys)
     info = _with_kept_members(conversion.info, existing)
     transforming = must_transform(destination, existing, info, conversion.options.annotations)
+    if transforming and transform is None:
+        raise InvalidInput("Annotations are moved by the command line; use `precomputed convert`.")
     clear_leftovers(destination)
     staging = destination.staging / conversion.operation
     try:
@@ -138,10 +141,10 @@ def _run(
             files=_files(conversion, stored[-1]),
             new_files=_new_files(conversion, destination),
         )
-        begin_swap(destination, plan)
     except BaseException:
         shutil.rmtree(destination.staging, ignore_errors=True)
         raise
+    begin_swap(destination, plan)
     roll_forward(destination, plan, transform)
     seconds = time.time() - conversion.began
     return Summary(destination.path, info, conversion.voxel_size, written.chunks, written.bytes, seconds)

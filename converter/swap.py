@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.destination import Destination, read_json
-from precomputed_server.errors import InvalidInput
+from precomputed_server.errors import InvalidInput, Unreadable
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.writing import replace_file, sync_filesystem
 
@@ -117,6 +117,11 @@ def _write_files(destination: Destination, plan: SwapPlan) -> None:
 
 def _exchange_scales(destination: Destination, plan: SwapPlan) -> None:
     staged, aside = destination.staging / plan.operation, destination.old / plan.operation
+    for key in plan.new_scales:
+        if not (staged / key).exists() and not (destination.path / key).exists():
+            raise Unreadable(
+                f"Scale {key} of an interrupted conversion is gone; remove {destination.path} and convert."
+            )
     aside.mkdir(parents=True, exist_ok=True)
     for key in plan.old_scales:
         arrived = key in plan.new_scales and not (staged / key).exists()

@@ -20,7 +20,7 @@ import pytest
 from converter import convert
 from converter.destination import Destination, locked
 from converter.voxel_size import VoxelSize, parse_edges
-from precomputed_server.errors import Busy, DestinationExists, InvalidInput, StorageFull
+from precomputed_server.errors import Busy, DestinationExists, InvalidInput, StorageFull, Unreadable
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.writing import replace_file
 from tests.converter.stacks import files_of, options, read_info, read_level, read_record, volume, write_planes
@@ -186,12 +186,26 @@ def test_annotations_and_another_grid_need_a_choice(
     assert (made / "annotations/x0y0z0/fibers.json").read_bytes() == mine["annotations/x0y0z0/fibers.json"]
 
 
-def test_transforming_without_a_way_to_is_refused_before_the_swap_is_lost(made: Path, other: str) -> None:
+def test_transforming_without_a_way_to_is_refused_before_any_work(made: Path, other: str) -> None:
     _own(made)
     before = files_of(made)
-    with pytest.raises(InvalidInput, match="has to move annotations"):
+    with pytest.raises(InvalidInput, match="moved by the command line"):
         convert(other, made, options(overwrite=True, annotations="transform"))
     assert files_of(made) == before
+    assert not (made / ".precomputed" / "swap.json").exists()
+
+
+def test_a_plan_whose_scales_are_gone_never_becomes_a_dataset(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killing:
+        _kill_at(killing, PLAN_CALLS)
+        with pytest.raises(Killed):
+            convert(source, tmp_path / "made", options())
+    shutil.rmtree(tmp_path / "made" / ".precomputed" / "staging")
+    with pytest.raises(Unreadable, match="1_1_1 of an interrupted conversion is gone"):
+        convert(source, tmp_path / "made", options())
+    assert not (tmp_path / "made" / "info").exists()
 
 
 def test_the_same_grid_needs_no_choice(made: Path, source: str) -> None:

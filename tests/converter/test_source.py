@@ -208,3 +208,13 @@ def test_a_chunk_of_ours_is_no_plane(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "v.tif", np.zeros((16, 16, 16), np.uint16), volumetric=True, tile=(16, 16, 16))
     with pytest.raises(SourceError, match="axes"):
         read_stack(str(tmp_path / "v.tif"))
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "rgb"])
+def test_jpeg_is_decoded_as_by_tifffile(tmp_path: Path, photometric: str) -> None:
+    shape = (48, 64, 3) if photometric == "rgb" else (48, 64)
+    data = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    source = tmp_path / "jpeg.tif"
+    tifffile.imwrite(source, data, photometric=photometric, compression="jpeg", tile=(16, 16), metadata=None)
+    expected = np.atleast_3d(tifffile.imread(source)).transpose(2, 0, 1)
+    np.testing.assert_array_equal(_rows(source, 10, 40)[:, 0], expected[:, 10:40])
