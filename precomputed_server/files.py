@@ -71,7 +71,7 @@ class Tree:
             self._root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise NotFound(f"{root} is not a directory that can be served: {error.strerror}.") from error
-        self._openat2 = _has_openat2(self._root)
+        self.uses_openat2 = _has_openat2(self._root)
 
     def close(self) -> None:
         """Give the descriptor of the root back."""
@@ -83,7 +83,7 @@ class Tree:
         With `cached`, raises BlockingIOError instead of waiting for a disk. Raises OSError as open(2) does, EXDEV for
         what leads out of the root.
         """
-        if not self._openat2:
+        if not self.uses_openat2:
             if cached:
                 raise BlockingIOError(errno.EAGAIN, "the lookup may wait for a disk")
             return self._walk(path, flags)

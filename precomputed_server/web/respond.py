@@ -51,6 +51,13 @@ NO_CACHE = "no-cache"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _QUALITY = re.compile(r"q\s*=\s*([01](?:\.\d{0,3})?)")
 
+VARY = "Accept-Encoding, User-Agent"
+"""What `accepts` looks at."""
+
+_NAMED_ONLY = {"deflate": "python-requests/"}
+"""A content encoding → the beginning of the User-Agent of a client that names it and may not decode it: cloud-volume
+takes the raw body from the requests library, which names deflate for it, and knows gzip, br and zstd."""
+
 
 def status_of(error: PrecomputedError) -> int:
     """The HTTP status of an error: that of its nearest class in STATUS."""
@@ -131,6 +138,8 @@ def requested_range(request: web.BaseRequest, etag: str, length: int) -> tuple[i
 
 def accepts(request: web.BaseRequest, encoding: str) -> bool:
     """Whether the client says that it decodes the content `encoding`; without Accept-Encoding it does not."""
+    if encoding in _NAMED_ONLY and request.headers.get("User-Agent", "").startswith(_NAMED_ONLY[encoding]):
+        return False
     qualities: dict[str, float] = {}
     for item in request.headers.get("Accept-Encoding", "").lower().split(","):
         name, _, parameter = item.partition(";")

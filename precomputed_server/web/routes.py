@@ -68,6 +68,7 @@ RESERVED = tuple(_FIRST_SEGMENTS)
 
 _SESSION = re.compile(r"~([A-Za-z0-9_-]{3,64})(\.voxel)?")
 _LITERAL = "~"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CHUNK_PATH = re.compile(r"-?\d+--?\d+_-?\d+--?\d+_-?\d+--?\d+(\.tiff)?")
 
 
@@ -141,11 +142,12 @@ def _tree_route(segments: list[str], directory: bool) -> tuple[Route, dict[str, 
 def _segment(text: str) -> str:
     """Decode one segment; raises InvalidPath for what could mean another path or end a line of a log."""
     try:
-        segment = unquote_to_bytes(text).decode()
-    except UnicodeDecodeError as error:
+        segment = unquote_to_bytes(text).decode() if "%" in text else text
+        segment.encode()
+    except UnicodeError as error:
         raise InvalidPath("The path is not UTF-8.") from error
     if segment in (".", "..") or "/" in segment or "\\" in segment:
         raise InvalidPath("The path has a segment that is a dot, two dots or holds a slash.")
-    if any(ord(character) < 32 or ord(character) == 127 for character in segment):
+    if _CONTROL.search(segment):
         raise InvalidPath("The path has control characters.")
     return segment
