@@ -51,9 +51,6 @@ NO_CACHE = "no-cache"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _QUALITY = re.compile(r"q\s*=\s*([01](?:\.\d{0,3})?)")
 
-VARY = "Accept-Encoding, User-Agent"
-"""What `accepts` looks at."""
-
 _NAMED_ONLY = {"deflate": "python-requests/"}
 """A content encoding → the beginning of the User-Agent of a client that names it and may not decode it: cloud-volume
 takes the raw body from the requests library, which names deflate for it, and knows gzip, br and zstd."""

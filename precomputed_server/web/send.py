@@ -10,7 +10,7 @@ from aiohttp import web
 from precomputed_server.readers.chunks import Chunk
 from precomputed_server.readers.compression import inflate
 from precomputed_server.readers.stored import IDENTITY, TIFF, Stored
-from precomputed_server.web.respond import NO_CACHE, VARY, accepts, check_preconditions, quoted, requested_range
+from precomputed_server.web.respond import NO_CACHE, accepts, check_preconditions, quoted, requested_range
 from precomputed_server.web.state import STATE, State
 
 _AT_ONCE = 1 << 20
@@ -44,7 +44,7 @@ class Described:
             "Accept-Ranges": "bytes",
         }
         if self.varies:
-            headers["Vary"] = VARY
+            headers["Vary"] = "Accept-Encoding"
         if encoding != IDENTITY:
             headers["Content-Encoding"] = encoding
         if self.sandboxed and self.content_type.startswith(_SCRIPTED):
