@@ -1,0 +1,1 @@
+"""The whole path: convert, serve, view and annotate, each through what a user or a client runs."""
