@@ -120,7 +120,7 @@ def _exchange_scales(destination: Destination, plan: SwapPlan) -> None:
     for key in plan.new_scales:
         if not (staged / key).exists() and not (destination.path / key).exists():
             raise Unreadable(
-                f"Scale {key} of an interrupted conversion is gone; remove {destination.path} and convert."
+                f"Scale {key} of an interrupted conversion is gone; remove {destination.swap} and use --overwrite."
             )
     aside.mkdir(parents=True, exist_ok=True)
     for key in plan.old_scales:
