@@ -37,14 +37,25 @@ def main(context: click.Context) -> None:
 main.add_command(converter_cli.convert)
 
 
+class _SettingType(click.ParamType):
+    """Reads an option as its setting's row of the table says."""
+
+    def __init__(self, setting: settings.Setting) -> None:
+        self._setting = setting
+        self.name = "number" if isinstance(setting.default, int) else "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int | str | bool:
+        return self._setting.parsed(value, self._setting.flag)
+
+
 def _setting_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add one option for each row of the table of settings."""
     for setting in reversed(settings.SETTINGS):
-        kind = type(setting.default)
+        is_flag = isinstance(setting.default, bool)
         command = click.option(
             setting.flag,
-            is_flag=kind is bool or None,
-            type=None if kind is bool else kind,
+            is_flag=is_flag,
+            type=None if is_flag else _SettingType(setting),
             default=None,
             help=f"{setting.help}  [{setting.variable}; default: {setting.shown_default}]",
         )(command)

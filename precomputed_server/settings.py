@@ -46,19 +46,19 @@ class Setting:
             return f"0o{self.default:03o}"
         return str(self.default)
 
-    def parsed(self, text: str) -> int | str | bool:
-        """Read an environment variable's text; raises InvalidInput naming the variable."""
+    def parsed(self, text: str, given_as: str) -> int | str | bool:
+        """Read a flag's or variable's text; raises InvalidInput naming what it was `given_as`."""
         if isinstance(self.default, bool):
             if text.lower() in ("1", "true", "yes", "on"):
                 return True
             if text.lower() in ("", "0", "false", "no", "off"):
                 return False
-            raise InvalidInput(f"{self.variable} is {text!r}; use 1 or 0.")
+            raise InvalidInput(f"{given_as} is {text!r}; use 1 or 0.")
         if isinstance(self.default, int):
             try:
                 return int(text, 0)
             except ValueError as error:
-                raise InvalidInput(f"{self.variable} is {text!r}; use a whole number.") from error
+                raise InvalidInput(f"{given_as} is {text!r}; use a whole number.") from error
         return text
 
 
@@ -113,7 +113,9 @@ def load(
     for setting in SETTINGS:
         flag = (given or {}).get(setting.name)
         text = environ.get(setting.variable)
-        values[setting.name] = flag if flag is not None else setting.default if text is None else setting.parsed(text)
+        values[setting.name] = (
+            flag if flag is not None else setting.default if text is None else setting.parsed(text, setting.variable)
+        )
     unknown = set(given or {}) - set(_BY_NAME)
     if unknown:
         raise InvalidInput(f"there is no setting named {', '.join(sorted(unknown))}.")

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 from gunicorn.app.base import BaseApplication
 
-from precomputed_server.errors import InvalidInput, NotFound
+from precomputed_server.errors import InvalidInput
 from precomputed_server.settings import Settings
 from precomputed_server.web.app import create_app
 
@@ -33,7 +33,7 @@ class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "worker_class": "aiohttp.GunicornUVLoopWebWorker",
             "worker_tmp_dir": _HEARTBEATS if os.access(_HEARTBEATS, os.W_OK) else None,
             "timeout": self._settings.timeout,
-            "graceful_timeout": 10,
+            "graceful_timeout": 8,
             "keepalive": 75,
             "control_socket_disable": True,
             "loglevel": "warning",
@@ -52,10 +52,10 @@ class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serve until a signal ends it; `ready` is told the URL once workers are being started.
 
-    Raises NotFound when the root is no directory, InvalidInput when the address cannot be listened on.
+    Raises InvalidInput when the root is no directory or the address cannot be listened on.
     """
     if not settings.root.is_dir():
-        raise NotFound(f"{settings.root} is not a directory; name the one that holds your datasets.")
+        raise InvalidInput(f"{settings.root} is not a directory; name the one that holds your datasets.")
     listener = _listen(settings.host, settings.port)
     port = listener.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -67,5 +67,5 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
         raise InvalidInput(f"{host} port {port} cannot be listened on: {reason}; choose another --port.") from error
