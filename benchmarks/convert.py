@@ -52,7 +52,7 @@ def copy(source: Path, target: Path) -> None:
 
 def convert(source: Path, target: Path, chunk_format: str) -> None:
     """`precomputed convert` as a person runs it, 4 levels."""
-    command = [sys.executable, "-c", "from converter.cli import convert; convert()", str(source), str(target)]
+    command = [str(Path(sys.executable).with_name("precomputed")), "convert", str(source), str(target)]
     options = ["--voxel-size", "1,1,1", "--levels", "4", "--format", chunk_format]
     subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

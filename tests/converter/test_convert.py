@@ -121,6 +121,19 @@ def test_channels_are_the_slowest_axis_of_a_chunk(tmp_path: Path, chunk_format: 
     assert [channel["max"] for channel in statistics] == read_level(made, 1).max(axis=(1, 2, 3)).tolist()
 
 
+@pytest.mark.parametrize("layout", ["one file", "file a plane"])
+def test_channels_in_pages(tmp_path: Path, layout: str) -> None:
+    channels = np.stack([volume(20, 10, 5, seed=channel) for channel in range(2)])
+    if layout == "one file":
+        tifffile.imwrite(tmp_path / "all.tif", channels.swapaxes(0, 1), imagej=True, metadata={"axes": "ZCYX"})
+    else:
+        for z in range(5):
+            tifffile.imwrite(tmp_path / f"img_{z}.tif", channels[:, z], imagej=True, metadata={"axes": "CYX"})
+    convert(str(tmp_path), tmp_path / "made", options(chunk_size=(8, 8, 4), levels=2))
+    np.testing.assert_array_equal(read_level(tmp_path / "made", 0), channels)
+    np.testing.assert_array_equal(read_level(tmp_path / "made", 1), reference.average(channels, (2, 2, 2)))
+
+
 def test_a_tiff_chunk_is_one_zlib_stream_that_can_be_sent_as_it_lies(tmp_path: Path) -> None:
     made = tmp_path / "made"
     convert(str(write_planes(tmp_path / "planes", volume(30, 20, 7))), made, options())
