@@ -113,9 +113,8 @@ def load(
     for setting in SETTINGS:
         flag = (given or {}).get(setting.name)
         text = environ.get(setting.variable)
-        values[setting.name] = (
-            flag if flag is not None else setting.default if text is None else setting.parsed(text, setting.variable)
-        )
+        from_environment = setting.default if text is None else setting.parsed(text, setting.variable)
+        values[setting.name] = from_environment if flag is None else flag
     unknown = set(given or {}) - set(_BY_NAME)
     if unknown:
         raise InvalidInput(f"there is no setting named {', '.join(sorted(unknown))}.")
