@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +99,9 @@ def convert(context: click.Context, /, source: tuple[str, ...], dest: Path, **va
         values["voxel_size"] = parse_edges(values["voxel_size"])
     options = ConvertOptions(**values)
     handed_over = context.find_object(Annotations) or Annotations()
-    _report(convert_stack(source, dest, options, progress_on(sys.stderr), handed_over.transform))
+    with progress_on() as progress:
+        summary = convert_stack(source, dest, options, progress, handed_over.transform)
+    _report(summary)
 
 
 @click.command("precomputed-tif")
@@ -113,6 +114,7 @@ def convert(context: click.Context, /, source: tuple[str, ...], dest: Path, **va
 @click.option("--log", default="WARNING", show_default=True, help="Level of the log messages.")
 @click.option("--voxel-size", help=f"Edges of a voxel in µm  [default: the TIFF's own, else {PREDECESSOR_VOXEL_SIZE}]")
 @click.option("--segmentation", is_flag=True, help="The voxels are labels.")
+@click.option("--overwrite", is_flag=True, help="Replace a pyramid that this program wrote.")
 def precomputed_tif(source: str, dest: Path, **values: Any) -> None:
     """Convert as MIT's precomputed-tif does, with the same flags: every level halves all three axes."""
     _set_log_level(values["log"])
@@ -128,8 +130,10 @@ def precomputed_tif(source: str, dest: Path, **values: Any) -> None:
         format=values["format"],
         segmentation=values["segmentation"],
         jobs=values["n_cores"],
+        overwrite=values["overwrite"],
     )
-    summary = convert_stack(source, dest, options, progress_on(sys.stderr))
+    with progress_on() as progress:
+        summary = convert_stack(source, dest, options, progress)
     if ASSUMED in summary.voxel_size.source:
         click.echo(
             f"Warning: the TIFF does not tell the voxel size; {_assumed(summary)} assumed; "

@@ -89,7 +89,7 @@ def convert(
     Raises InvalidInput, SourceError, DestinationExists, Busy, StorageFull and other PrecomputedErrors.
     """
     sources = (source,) if isinstance(source, str) else tuple(source)
-    destination = Destination(dest)
+    destination = Destination(Path(dest))
     try:
         finished = _finish_interrupted(destination, transform_annotations)
         if finished is not None and not options.overwrite and finished == _request(sources, options):

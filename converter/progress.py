@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 _BAR_WIDTH = 40
@@ -33,8 +35,14 @@ class Bar:
         self._drawn = now
         filled = _BAR_WIDTH * done // total
         bar = "#" * filled + "-" * (_BAR_WIDTH - filled)
-        self._stream.write(f"\r[{bar}] {100 * done // total:3d} %  {done}/{total} chunks" + "\n" * (done == total))
+        self._stream.write(f"\r[{bar}] {100 * done // total:3d} %  {done}/{total} chunks")
         self._stream.flush()
+
+    def end(self) -> None:
+        """Go to the next line, so that whatever is said next does not follow the bar."""
+        if self._drawn:
+            self._stream.write("\n")
+            self._stream.flush()
 
 
 class Lines:
@@ -53,6 +61,15 @@ class Lines:
             self._stream.flush()
 
 
-def progress_on(stream: TextIO = sys.stderr) -> Progress:
-    """What suits the stream."""
-    return Bar(stream) if stream.isatty() else Lines(stream)
+@contextmanager
+def progress_on(stream: TextIO | None = None) -> Iterator[Progress]:
+    """What suits the stream, by default standard error."""
+    chosen = stream or sys.stderr
+    if not chosen.isatty():
+        yield Lines(chosen)
+        return
+    bar = Bar(chosen)
+    try:
+        yield bar
+    finally:
+        bar.end()

@@ -154,6 +154,14 @@ def test_the_drop_in_refuses_formats_of_later(tmp_path: Path, source: Path, name
     assert "--format tiff" in str(result.exception)
 
 
+def test_the_drop_in_replaces_what_it_made_when_told_to(tmp_path: Path, source: Path) -> None:
+    flags = ("--source", f"{source}/*.tif", "--dest", tmp_path / "made", "--voxel-size", "1,1,1")
+    assert _tif(*flags).exit_code == 0
+    assert isinstance(_tif(*flags, "--levels", 2).exception, DestinationExists)
+    assert _tif(*flags, "--levels", 2, "--overwrite").exit_code == 0
+    assert len(read_info(tmp_path / "made")["scales"]) == 2
+
+
 def test_the_drop_in_refuses_a_log_level_that_is_none(tmp_path: Path, source: Path) -> None:
     result = _tif("--source", source, "--dest", tmp_path / "made", "--log", "LOUD")
     assert isinstance(result.exception, PrecomputedError)

@@ -320,9 +320,25 @@ def test_info_is_the_last_file_of_a_new_dataset(tmp_path: Path, source: str, mon
     assert names[-1] == "info"
 
 
+def _runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _descendants(process: int) -> list[int]:
+    """The ids of the processes below `process`."""
+    try:
+        children = [int(text) for text in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+    return [*children, *(below for child in children for below in _descendants(child))]
+
+
 @pytest.mark.parametrize("after_s", [0.05, 0.4, 0.8])
 def test_kill_9_leaves_no_dataset_and_the_same_command_makes_it_whole(tmp_path: Path, after_s: float) -> None:
-    source = write_planes(tmp_path / "planes", volume(512, 512, 128))
+    source = write_planes(tmp_path / "planes", volume(512, 256, 128))
     made = tmp_path / "made"
     command = [sys.executable, "-c", "from converter.cli import convert; convert()", str(source), str(made)]
     command += ["--voxel-size", "1,1,1", "--jobs", "2"]
@@ -331,10 +347,13 @@ def test_kill_9_leaves_no_dataset_and_the_same_command_makes_it_whole(tmp_path: 
     while not (made / ".precomputed" / "staging").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(after_s)
-    killed_early = process.poll() is None
+    workers = _descendants(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    if killed_early and not (made / ".precomputed" / "swap.json").exists():
+    while any(_runs(worker) for worker in workers):
+        assert time.monotonic() < deadline, "workers outlive the conversion that started them"
+        time.sleep(0.01)
+    if process.returncode < 0 and not (made / ".precomputed" / "swap.json").exists():
         assert not (made / "info").exists()
         assert not (made / "1_1_1").exists()
     if not (made / "info").exists():
