@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 from annotation_store.edits import ReplaceAll
 from annotation_store.store import AnnotationStore, EditRequest, Outcome
@@ -62,12 +63,13 @@ def links(url: str, root: Path, dataset: str) -> str:
         if volume is None:
             return ""
         known = describe(tree, volume)
-        layer = ViewerLayer(known.title, url + dataset, volume.info, known.contrast)
+        place = quote(dataset)
+        layer = ViewerLayer(known.title, url + place, volume.info, known.contrast)
         return "\n".join(
             (
                 f"  Neuroglancer   {url}neuroglancer/v/1/#{viewer_fragment(viewer_state([layer]))}",
-                f"  NeuroTrALE     precomputed://{url}~demo.voxel/{dataset}",
-                f"  files          {url}{dataset}/",
+                f"  NeuroTrALE     precomputed://{url}~demo.voxel/{place}",
+                f"  files          {url}{place}/",
                 f"  interface      {url}api/",
             )
         )

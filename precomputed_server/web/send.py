@@ -16,6 +16,9 @@ from precomputed_server.web.state import STATE, State
 _AT_ONCE = 1 << 20
 """Bytes up to which a file is sent in one piece; a longer one is read and sent piece by piece."""
 
+_APART = 1 << 16
+"""Bytes from which head and body are handed over one after the other: joining them would copy the body."""
+
 _BINARY = "application/octet-stream"
 _SCRIPTED = ("text/html", "image/svg", "application/xhtml", "text/xml", "application/xml")
 _TEXT_NAMES = {"info": "application/json", "provenance": "application/json"}
@@ -111,10 +114,9 @@ async def _send_as_it_lies(request: web.Request, stored: Stored, described: Desc
     status = 200 if part is None else 206
     if request.method == "HEAD":
         return web.Response(status=status, headers={**headers, "Content-Length": str(count)})
-    if count <= _AT_ONCE:
-        body = await request.app[STATE].near(_read, stored, first, count)
-        return web.Response(status=status, body=body, headers=headers)
-    return await _stream(request, stored, (first, count), web.StreamResponse(status=status, headers=headers))
+    response = web.StreamResponse(status=status, headers=headers)
+    response.content_length = count
+    return await _stream(request, stored, (first, count), response)
 
 
 async def _stream(
@@ -122,14 +124,15 @@ async def _stream(
 ) -> web.StreamResponse:
     first, count = part
     state = request.app[STATE]
-    response.content_length = count
     # The first piece is read before the status line: a disk that fails at once is still a 500.
     piece = await state.near(_read, stored, first, min(count, _AT_ONCE))
-    await response.prepare(request)
-    await response.write(piece)
+    writer = await response.prepare(request)
+    if writer is not None and count > _APART:
+        writer.send_headers()
     for start in range(first + _AT_ONCE, first + count, _AT_ONCE):
-        await response.write(await state.near(_read, stored, start, min(_AT_ONCE, first + count - start)))
-    await response.write_eof()
+        await response.write(piece)
+        piece = await state.near(_read, stored, start, min(_AT_ONCE, first + count - start))
+    await response.write_eof(piece)
     return response
 
 
