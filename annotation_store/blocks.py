@@ -26,6 +26,11 @@ _LITERAL = re.compile(r"b-?[0-9]+,-?[0-9]+,-?[0-9]+")
 _SLICE = re.compile(r"z-([0-9]{4})")
 
 
+def join(directory: str, name: str) -> str:
+    """The path of `name` in a directory beneath the root, which may be the root itself."""
+    return f"{directory}/{name}" if directory else name
+
+
 def check_name(name: str, what: str) -> None:
     """Raise InvalidInput unless `name` can be that of a block or leaf; `what` says which of them it is."""
     if _NAME.fullmatch(name) is None:
@@ -55,6 +60,25 @@ def parse_block_info(text: str) -> Vector:
 
 
 @dataclass(frozen=True)
+class Location:
+    """Where a leaf lies once every symbolic link is followed: the identity of a leaf, whatever its URL."""
+
+    directory: str
+    leaf: str
+
+    @property
+    def path(self) -> str:
+        """The file beneath the root."""
+        return join(self.directory, f"{self.leaf}.json")
+
+    @property
+    def history(self) -> str:
+        """The directory of the block's log and lock."""
+        parent, _, block = self.directory.rpartition("/")
+        return join(parent, f"{HISTORY}/{block or '.'}")
+
+
+@dataclass(frozen=True)
 class Blocks:
     """The blocks of one dataset.
 
@@ -77,7 +101,13 @@ class Blocks:
         if self.size is None:
             return self._without_size(name)
         index = self._index_of_name(name, self.size)
-        return name if index is None else self._directory_of_index(index)
+        if index is not None:
+            return self._directory_of_index(index)
+        if name not in self.existing:
+            raise NotFound(
+                f"There is no annotation block of that name; a block is named by a voxel in it, {ONLY_BLOCK}."
+            )
+        return name
 
     def index(self, directory: str) -> Vector | None:
         """The 0-based index x, y, z of a directory, None where its name is no index."""
@@ -110,6 +140,8 @@ class Blocks:
     def _index_of_name(self, name: str, size: Vector) -> Vector | None:
         voxel = _voxel(name)
         if voxel is None:
+            if self.index(name) is not None and min(self.box(name).size) <= 0:
+                raise NotFound("That annotation block lies outside the volume.")
             return self.index(name)
         self._check_inside(voxel)
         return voxel[0] // size[0], voxel[1] // size[1], voxel[2] // size[2]

@@ -44,22 +44,38 @@ def same_value(field: str, stored: Any, sent: Any) -> bool:  # noqa: ANN401  # a
     if field in _EMPTY and stored in _EMPTY[field] and sent in _EMPTY[field]:
         return True
     if stored is None or sent is None:
-        return False
+        return stored is sent
     if field in _SINGLE_PRECISION:
         return _same_in_single_precision(stored, sent)
     if field == "length":
         return bool(_truncated(stored) == _truncated(sent))
-    return bool(stored == sent)
+    if field == "points":
+        return bool(stored == sent)
+    return _equal(stored, sent)
 
 
 def _same_in_single_precision(stored: Any, sent: Any) -> bool:  # noqa: ANN401  # any JSON value
     if not isinstance(stored, list) or not isinstance(sent, list) or len(stored) != len(sent):
-        return bool(stored == sent)
+        return False
     try:
         with np.errstate(over="ignore"):
-            return bool(np.array_equal(np.asarray(stored, np.float32), np.asarray(sent, np.float32)))
+            first, second = np.asarray(stored, np.float32), np.asarray(sent, np.float32)
     except (TypeError, ValueError):
-        return bool(stored == sent)
+        return _equal(stored, sent)
+    if not np.isfinite(first).all():  # no client can send what float32 does not hold
+        return _equal(stored, sent)
+    return bool(np.array_equal(first, second))
+
+
+def _equal(stored: Any, sent: Any) -> bool:  # noqa: ANN401  # any JSON value
+    """Equality of JSON values: 1 and 1.0 are the same number, as for JavaScript, and true is no number."""
+    if stored != sent:
+        return False
+    if isinstance(stored, dict):
+        return all(_equal(value, sent[key]) for key, value in stored.items())
+    if isinstance(stored, list):
+        return all(map(_equal, stored, sent))
+    return isinstance(stored, bool) == isinstance(sent, bool)
 
 
 def _truncated(length: Any) -> Any:  # noqa: ANN401  # any JSON value
