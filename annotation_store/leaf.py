@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from annotation_store.log import EXTERNAL, BlockLog, LeafTail, Record, digest
@@ -19,10 +21,26 @@ from precomputed_server.writing import atomic_write
 
 Parse = Callable[[bytes], Items]
 
+_ETAG_DIGITS = 32
+
 
 def now() -> str:
     """The time of a record: UTC to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The bytes of a leaf's file at one moment and their strong entity tag."""
+
+    data: bytes
+    etag: str
+
+
+def snapshot_of(data: bytes) -> Snapshot:
+    """What readers see of a file's bytes: an empty file is an empty list."""
+    shown = data or serialize({})
+    return Snapshot(shown, (digest(shown) or "")[:_ETAG_DIGITS])
 
 
 class LockedLeaf:
@@ -70,7 +88,7 @@ class LockedLeaf:
         found = digest(self._data)
         if found == tail.after:
             return self._parse(self._data or b""), tail.version
-        if found == tail.before:
+        if found == tail.before and not tail.external:
             return self._redone(tail)
         return self._adopted(tail)
 
@@ -78,9 +96,9 @@ class LockedLeaf:
         """Do the rename that a crash prevented."""
         items = {} if self._data is None else self._parse(self._data)
         items = self._log.replay(self._leaf, items, tail.start, tail.stop)
+        if digest(serialize(items)) != tail.after:
+            return self._adopted(tail)  # the group is damaged; nobody was told that it was written
         self._replace(items)
-        if digest(self._data) != tail.after:
-            raise Unreadable("the edit log and the annotation file do not fit together.")
         return items, tail.version
 
     def _adopted(self, tail: LeafTail | None) -> tuple[Items, int]:
@@ -97,15 +115,23 @@ class LockedLeaf:
         return items, version
 
     def _rejected(self) -> Items:
-        """Set a damaged file aside and write the last good version in its place."""
+        """Set a damaged file aside and write the last good version in its place; there is a file at every moment."""
+        items = self._log.newest(self._leaf)
         aside = f".{self._leaf}.rejected-{now().replace(':', '')}"
-        os.rename(self._name, aside, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        items = self._log.replay(self._leaf, {})
+        try:
+            os.link(self._name, aside, src_dir_fd=self._directory, dst_dir_fd=self._directory, follow_symlinks=False)
+        except OSError:  # a file system without hard links
+            atomic_write(self._directory, aside, self._data or b"")
         self._replace(items)
         return items
 
     def _replace(self, items: Items) -> None:
+        """Write what a crash kept from being written, and remove what it left."""
         data = serialize(items)
+        for left in os.listdir(self._directory):
+            if left.startswith(f".{self._name}.") and left.endswith(".tmp"):
+                with contextlib.suppress(OSError):
+                    os.unlink(left, dir_fd=self._directory)
         atomic_write(self._directory, self._name, data)
         self._data = data
 
@@ -116,6 +142,9 @@ def _read(directory: int, name: str) -> bytes | None:
     except FileNotFoundError:
         return None
     try:
-        return read_at(descriptor, 0, os.fstat(descriptor).st_size)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable("what has the annotation file's name is no file.")
+        return read_at(descriptor, 0, status.st_size)
     finally:
         os.close(descriptor)

@@ -15,21 +15,36 @@ from typing import Any
 
 import orjson
 
-from annotation_store.edits import Edit, apply
-from annotation_store.model import Items
+from annotation_store.edits import Edit
+from annotation_store.model import Items, serialize
 from precomputed_server.errors import Unreadable
 from precomputed_server.writing import write_all
 
 FORMAT = 1
+LOG = "log.jsonl"
 EXTERNAL = "external"
 """Author and operation of a version that another tool wrote."""
 
 _PIECE = 1 << 20
+_END = 256
+"""Bytes at the end of what was read that tell this log from another: they hold hashes of the file and of the chain."""
 
 
 def digest(data: bytes | None) -> str | None:
     """The SHA-256 of a file's bytes; None for a file that does not exist."""
     return None if data is None else hashlib.sha256(data).hexdigest()
+
+
+def open_log(history: int) -> int:
+    """Open the log in a block's open history directory for appending, and create it when there is none."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(LOG, flags, dir_fd=history)
+    except FileNotFoundError:
+        descriptor = os.open(LOG, flags | os.O_CREAT, 0o666, dir_fd=history)
+    if os.fstat(descriptor).st_size == 0:
+        os.fsync(history)  # the log's name has to be on disk before what it says counts
+    return descriptor
 
 
 @dataclass(frozen=True)
@@ -73,31 +88,36 @@ class Record:
 
 @dataclass(frozen=True)
 class LeafTail:
-    """What the log says of a leaf's newest group: hashes of its file before and after, and where its lines lie."""
+    """What the log says of a leaf's newest group: hashes of its file before and after, and where its lines lie.
+
+    `external` tells a group that says what another tool wrote: there is no write of ours that it could announce.
+    """
 
     version: int
     before: str | None
     after: str | None
     start: int
     stop: int
+    external: bool
 
 
 @dataclass
 class LogState:
-    """What has been read of a log file: up to where, the hash of the last line, and the tail of each leaf."""
+    """What has been read of a log file: up to where, how that ends, its last line's hash, and each leaf's tail."""
 
     inode: int = -1
     read: int = 0
+    end: bytes = b""
     last_hash: str = ""
     leaves: dict[str, LeafTail] = field(default_factory=dict)
 
     def forget(self, inode: int) -> None:
         """Begin again with the log file of that inode."""
-        self.inode, self.read, self.last_hash, self.leaves = inode, 0, "", {}
+        self.inode, self.read, self.end, self.last_hash, self.leaves = inode, 0, b"", "", {}
 
 
 class BlockLog:
-    """The log file behind an open descriptor; its caller holds the block's lock."""
+    """The log file behind an open descriptor; who appends or repairs holds the block's lock."""
 
     def __init__(self, descriptor: int, state: LogState) -> None:
         self._descriptor = descriptor
@@ -106,7 +126,7 @@ class BlockLog:
     def refresh(self, *, repair: bool) -> None:
         """Read what was appended since; with `repair`, cut off a group that a crash left torn."""
         status = os.fstat(self._descriptor)
-        if status.st_ino != self._state.inode or status.st_size < self._state.read:
+        if status.st_ino != self._state.inode or not self._is_as_read():
             self._state.forget(status.st_ino)
         stop = self._state.read
         for group in _groups(self._descriptor, stop):
@@ -141,32 +161,57 @@ class BlockLog:
             os.ftruncate(self._descriptor, start)
             raise
         self._state.read = start + len(data)
+        self._state.end = lines[-1][-_END:]
         self._state.last_hash = previous
         last = records[-1]
-        self._state.leaves[last.leaf] = LeafTail(last.version, before, after, start, self._state.read)
+        external = last.operation == EXTERNAL
+        self._state.leaves[last.leaf] = LeafTail(last.version, before, after, start, self._state.read, external)
 
     def undo(self, leaf: str) -> None:
         """Take the newest group, which is of `leaf`, back: its file could not be written and nobody was told of it."""
-        os.ftruncate(self._descriptor, self._state.leaves[leaf].start)
-        os.fdatasync(self._descriptor)
+        start = self._state.leaves[leaf].start
         self._state.forget(-1)
+        os.ftruncate(self._descriptor, start)
+        os.fdatasync(self._descriptor)
 
     def replay(self, leaf: str, items: Items, start: int = 0, stop: int | None = None) -> Items:
         """`items` after every edit of `leaf` whose group begins at a byte from `start` to before `stop`."""
+        items = dict(items)
         for group in _groups(self._descriptor, start):
             if stop is not None and group.start >= stop:
                 break
-            if group.members[-1]["leaf"] == leaf:
-                for members in group.members:
-                    items = _applied(items, members)
+            for members in group.members:
+                if members["leaf"] == leaf:
+                    _apply_to(items, members)
         return items
+
+    def newest(self, leaf: str) -> Items:
+        """What the newest version of `leaf` holds; raises Unreadable when the log does not know it for sure."""
+        tail = self.tail(leaf)
+        if tail is None:
+            raise Unreadable("the annotation file is damaged and its log knows no earlier version.")
+        items = self.replay(leaf, {})
+        if not tail.external and digest(serialize(items)) != tail.after:
+            raise Unreadable("the annotation file is damaged and so is its log.")
+        return items
+
+    def _is_as_read(self) -> bool:
+        """Whether the file still holds what was read: another one may have the inode of one that was deleted."""
+        end = self._state.end
+        return os.pread(self._descriptor, len(end), self._state.read - len(end)) == end
 
     def _learn(self, group: _Group) -> None:
         last = group.members[-1]
         self._state.read = group.stop
+        self._state.end = group.end
         self._state.last_hash = group.last_hash
         self._state.leaves[last["leaf"]] = LeafTail(
-            last["version"], last["file"]["before"], last["file"]["after"], group.start, group.stop
+            last["version"],
+            last["file"]["before"],
+            last["file"]["after"],
+            group.start,
+            group.stop,
+            last["operation"] == EXTERNAL,
         )
 
 
@@ -175,25 +220,43 @@ class _Group:
     members: list[dict[str, Any]]
     start: int
     stop: int
+    end: bytes
     last_hash: str
 
 
 def _groups(descriptor: int, start: int) -> Iterator[_Group]:
-    """The whole groups from byte `start`; what comes after the last whole one is torn and passed over."""
+    """The whole groups from byte `start`.
+
+    What comes after the last whole one is torn. A line before it that cannot be read was damaged later: it is passed
+    over, because what follows it was committed and still counts.
+    """
     members: list[dict[str, Any]] = []
     position = start
     for line in _lines(descriptor, start):
         position += len(line) + 1
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            return
-        if record.get("format", 0) > FORMAT:
-            raise Unreadable("the edit log was written by a newer version of this program; update this one.")
+        record = _read_record(line)
+        if record is None:
+            continue
         members.append(record)
         if "file" in record:
-            yield _Group(members, start, position, hashlib.sha256(line).hexdigest())
+            yield _Group(members, start, position, (line + b"\n")[-_END:], hashlib.sha256(line).hexdigest())
             members, start = [], position
+
+
+def _read_record(line: bytes) -> dict[str, Any] | None:
+    """The members of a line, None for a damaged one; raises Unreadable for one from a newer program."""
+    try:
+        record = orjson.loads(line)
+        if record["format"] > FORMAT:
+            raise Unreadable("the edit log was written by a newer version of this program; update this one.")
+        needed = [record["leaf"], record["version"], record["operation"]]
+        needed += [item["id"] for item in record["items"]] if "items" in record else [record["id"]]
+        if "file" in record:
+            needed += [record["file"]["before"], record["file"]["after"]]
+    except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+        return None
+    members: dict[str, Any] = record
+    return members if isinstance(needed[0], str) and isinstance(needed[1], int) else None
 
 
 def _lines(descriptor: int, offset: int) -> Iterator[bytes]:
@@ -205,7 +268,11 @@ def _lines(descriptor: int, offset: int) -> Iterator[bytes]:
         yield from whole
 
 
-def _applied(items: Items, members: dict[str, Any]) -> Items:
+def _apply_to(items: Items, members: dict[str, Any]) -> None:
     if "items" in members:
-        return {item["id"]: item for item in members["items"]}
-    return apply(items, [Edit(members["operation"], members["id"], members.get("after"))])
+        items.clear()
+        items.update((item["id"], item) for item in members["items"])
+    elif "after" in members:
+        items[members["id"]] = members["after"]
+    else:
+        items.pop(members["id"], None)

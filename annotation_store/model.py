@@ -33,7 +33,10 @@ MAXIMUM_DEPTH = 32
 """How deep the fields of an annotation may be nested."""
 
 _LONGEST_ID = 200
-_LONG_DIGITS = re.compile(rb"[0-9]{19}")
+_STORED_DEPTH = 200
+"""How deep a stored item may be nested: past 250 levels orjson reads, but does not write."""
+
+_LONG_INTEGER = re.compile(rb"(?:^|[\[:,\s-])[0-9]{19,}\s*(?:[,\]}]|$)")
 _INTEGERS = range(-(2**63), 2**64)
 
 
@@ -56,14 +59,15 @@ def parse_item(body: bytes, id: str) -> Item:
     item = _load(body)
     if not isinstance(item, dict):
         raise InvalidAnnotation(f"the body must be one annotation, an object, not {_kind(item)}.")
-    if item.setdefault("id", id) != id:
+    check_id(item.setdefault("id", id), "the annotation")
+    if item["id"] != id:
         raise InvalidAnnotation(f"the body's id {item['id']!r} is not the id {id!r} of the request.")
     check_item(item, "the annotation")
     return item
 
 
 def parse_stored(data: bytes) -> Items:
-    """Read a leaf as any tool may have left it: only its ids are checked; an empty file is an empty list.
+    """Read a leaf as any tool may have left it: only ids and depth are checked; an empty file is an empty list.
 
     Raises Unreadable.
     """
@@ -73,18 +77,9 @@ def parse_stored(data: bytes) -> Items:
         listed = _load(data)
         if not isinstance(listed, list):
             raise InvalidAnnotation(f"it holds {_kind(listed)} instead of a list.")
-        return _by_id(listed, lambda item, name: check_id(item.get("id"), name))
+        return _by_id(listed, _check_stored)
     except (InvalidJson, InvalidAnnotation) as error:
         raise Unreadable(f"the stored annotation file cannot be used: {error}") from error
-
-
-def is_json(data: bytes) -> bool:
-    """Whether `data` is JSON at all."""
-    try:
-        orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return False
-    return True
 
 
 def serialize(items: Items) -> bytes:
@@ -104,6 +99,7 @@ def check_item(item: Item, name: str) -> None:
     """Raise InvalidAnnotation unless `item` is an annotation of a known type; `name` is how the sentence calls it."""
     check_id(item.get("id"), name)
     name = f"{name} ({item['id']})"
+    _check_depth(item, name, MAXIMUM_DEPTH)
     kind = item.get("type")
     if not isinstance(kind, str) or kind not in GEOMETRY:
         raise InvalidAnnotation(f"{name}: type is {_shown(kind)}, not one of {', '.join(GEOMETRY)}.")
@@ -115,7 +111,11 @@ def check_item(item: Item, name: str) -> None:
     for field, check in _OPTIONAL.items():
         if field in item:
             check(item[field], f"{name}: {field}")
-    _check_depth(item, name)
+
+
+def _check_stored(item: Item, name: str) -> None:
+    check_id(item.get("id"), name)
+    _check_depth(item, name, _STORED_DEPTH)
 
 
 def _load(body: bytes) -> Any:  # noqa: ANN401  # any JSON value
@@ -124,8 +124,11 @@ def _load(body: bytes) -> Any:  # noqa: ANN401  # any JSON value
     except orjson.JSONDecodeError as error:
         raise InvalidJson(f"the body is not JSON: {error}.") from error
     # orjson reads an integer past 64 bits as a float; the digits would be lost without a word.
-    if _LONG_DIGITS.search(body):
-        json.loads(body, parse_int=_checked_integer)
+    if _LONG_INTEGER.search(body):
+        try:
+            json.loads(body, parse_int=_checked_integer)
+        except RecursionError as error:
+            raise InvalidAnnotation(f"the body is nested deeper than {MAXIMUM_DEPTH} levels.") from error
     return loaded
 
 
@@ -189,10 +192,10 @@ _OPTIONAL: Mapping[str, Callable[[object, str], None]] = {
 }
 
 
-def _check_depth(item: Item, name: str) -> None:
+def _check_depth(item: Item, name: str, deepest: int) -> None:
     """Refuse what could be read but not be written again."""
     level: list[Any] = [item]
-    for _ in range(MAXIMUM_DEPTH):
+    for _ in range(deepest):
         level = [
             child
             for value in level
@@ -201,7 +204,7 @@ def _check_depth(item: Item, name: str) -> None:
         ]
         if not level:
             return
-    raise InvalidAnnotation(f"{name} is nested deeper than {MAXIMUM_DEPTH} levels.")
+    raise InvalidAnnotation(f"{name} is nested deeper than {deepest} levels.")
 
 
 def _is_number(value: object) -> bool:

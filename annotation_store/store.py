@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from annotation_store.blocks import ANNOTATIONS, BLOCK_INFO, HISTORY, Blocks, check_name, parse_block_info
+from annotation_store.blocks import ANNOTATIONS, BLOCK_INFO, Blocks, Location, check_name, join, parse_block_info
 from annotation_store.edits import Change, apply
-from annotation_store.leaf import LockedLeaf, now
-from annotation_store.log import BlockLog, LogState, Record, digest
-from annotation_store.model import Items, is_json, parse_stored, serialize
-from precomputed_server.errors import NotFound, PrecomputedError, PreconditionFailed, Unreadable
+from annotation_store.leaf import LockedLeaf, Snapshot, now, snapshot_of
+from annotation_store.log import LOG, BlockLog, LogState, Record, open_log
+from annotation_store.model import Items, parse_stored, serialize
+from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError, PreconditionFailed, Unreadable
 from precomputed_server.files import Tree, typed
 from precomputed_server.format.geometry import Box, Vector
 from precomputed_server.recent import Recent
@@ -24,30 +25,13 @@ from precomputed_server.writing import atomic_write, exclusive_lock
 
 ANY_VERSION = "*"
 
-_LOG = "log.jsonl"
 _LOCK = "lock"
-_ETAG_DIGITS = 32
-_PARSED = 8
 _KNOWN_GOOD = 4096
-
-
-@dataclass(frozen=True)
-class Location:
-    """Where a leaf lies once every symbolic link is followed: the identity of a leaf, whatever its URL."""
-
-    directory: str
-    leaf: str
-
-    @property
-    def path(self) -> str:
-        """The file beneath the root."""
-        return f"{self.directory}/{self.leaf}.json"
-
-    @property
-    def history(self) -> str:
-        """The directory of the block's log and lock."""
-        parent, _, block = self.directory.rpartition("/")
-        return f"{parent}/{HISTORY}/{block}" if parent else f"{HISTORY}/{block}"
+_KNOWN_LOGS = 256
+_PARSED = 8
+_PARSED_BYTES = 4 << 20
+"""Up to which size of its file a leaf is kept parsed; in memory it takes about six times as much."""
+_RACES = 100
 
 
 @dataclass(frozen=True)
@@ -69,32 +53,21 @@ class Outcome:
     etag: str | None
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """The bytes of a leaf's file at one moment and their strong entity tag."""
-
-    data: bytes
-    etag: str
-
-
-def etag_of(data: bytes) -> str:
-    """The strong entity tag of a leaf's bytes, the same in every process."""
-    return (digest(data) or "")[:_ETAG_DIGITS]
-
-
 class AnnotationStore:
     """The annotations beneath a tree; `lock_timeout` in seconds."""
 
     def __init__(self, tree: Tree, lock_timeout: float) -> None:
         self._tree = tree
         self._lock_timeout = lock_timeout
-        self._logs: dict[str, LogState] = {}
+        self._logs: Recent[str, LogState] = Recent(_KNOWN_LOGS)  # each used under its block's lock
+        self._seen: Recent[str, LogState] = Recent(_KNOWN_LOGS)  # used without it, by one thread at a time
+        self._seeing = threading.Lock()
         self._parsed: Recent[str, Items] = Recent(_PARSED)
         self._good: Recent[str, bool] = Recent(_KNOWN_GOOD)
 
     def blocks(self, dataset: str, bounds: Box) -> Blocks:
         """The blocks of the dataset at `dataset`, whose volume has `bounds`; raises Unreadable for a bad csv."""
-        place = _join(dataset, ANNOTATIONS)
+        place = join(dataset, ANNOTATIONS)
         try:
             existing = [entry.name for entry in self._tree.listing(place) if entry.is_directory]
         except FileNotFoundError:
@@ -107,28 +80,43 @@ class AnnotationStore:
 
     def write_block_info(self, dataset: str, size: Vector) -> None:
         """Write how large the dataset's blocks are, x, y, z in voxels; raises OSError."""
-        directory = self._tree.open_directory(_join(dataset, ANNOTATIONS), create=True)
+        directory = self._tree.open_directory(join(dataset, ANNOTATIONS), create=True)
         try:
             atomic_write(directory, BLOCK_INFO, (",".join(str(length) for length in size) + "\n").encode())
         finally:
             os.close(directory)
 
     def locate(self, dataset: str, directory: str, leaf: str) -> Location:
-        """Find a leaf of a block's directory by following links that stay beneath the root; raises InvalidInput."""
+        """Find a leaf of a block's directory by following links that stay beneath the root.
+
+        Raises InvalidInput for a name that no leaf may have, Unreadable for a link to a file of another kind.
+        """
         check_name(leaf, "leaf")
-        place = f"{_join(dataset, ANNOTATIONS)}/{directory}"
-        with contextlib.suppress(FileNotFoundError):
-            real = self._tree.real_path(f"{place}/{leaf}.json")
-            place, _, name = real.rpartition("/")
-            return Location(place, name.removesuffix(".json"))
+        place = f"{join(dataset, ANNOTATIONS)}/{directory}"
+        for _ in range(_RACES):
+            try:
+                parent, _, name = self._tree.real_path(f"{place}/{leaf}.json").rpartition("/")
+            except FileNotFoundError:
+                break
+            if name.endswith(".json"):
+                return Location(parent, name.removesuffix(".json"))
+            # Else the kernel says "… (deleted)" of a file that an edit replaced while it was being looked up.
+        else:
+            raise Unreadable("the annotation file is a link to a file whose name does not end in .json.")
         with contextlib.suppress(FileNotFoundError):
             place = self._tree.real_path(place)
         return Location(place, leaf)
 
-    def leaves(self, dataset: str, directory: str) -> list[str]:
-        """The names of the leaves in a block's directory."""
-        entries = self._tree.listing(f"{_join(dataset, ANNOTATIONS)}/{directory}")
-        return [entry.name.removesuffix(".json") for entry in entries if entry.name.endswith(".json")]
+    def leaves(self, dataset: str, directory: str) -> dict[str, int]:
+        """The names of the leaves in a block's directory and the size of their files in bytes."""
+        sizes = {}
+        for entry in self._tree.listing(f"{join(dataset, ANNOTATIONS)}/{directory}"):
+            with contextlib.suppress(InvalidInput):
+                leaf = entry.name.removesuffix(".json")
+                check_name(leaf, "leaf")
+                if entry.name != leaf and not entry.is_directory:
+                    sizes[leaf] = entry.size
+        return sizes
 
     def size(self, location: Location) -> int:
         """The size of the leaf's file in bytes, 0 when there is none."""
@@ -143,50 +131,53 @@ class AnnotationStore:
 
     def version(self, location: Location) -> int:
         """The newest version that the log knows; 1 for a file without a log, 0 when there is neither."""
-        try:
-            descriptor = self._tree.open(f"{location.history}/{_LOG}")
-        except (FileNotFoundError, NotADirectoryError):
-            return 1 if self._exists(location) else 0
-        try:
-            log = BlockLog(descriptor, LogState())
-            log.refresh(repair=False)
-            tail = log.tail(location.leaf)
-        finally:
-            os.close(descriptor)
+        with self._log_to_read(location) as log:
+            tail = log.tail(location.leaf) if log else None
         return tail.version if tail else int(self._exists(location))
 
     def load(self, location: Location) -> Snapshot | None:
-        """The leaf as it lies, None when there is none; whether it can be read as JSON is what `check` says."""
+        """The leaf as it lies, None when there is none; whether it can be used is what `check` says."""
         try:
-            data = self._tree.read(location.path) or serialize({})
+            return snapshot_of(self._tree.read(location.path))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return Snapshot(data, etag_of(data))
 
     def is_good(self, snapshot: Snapshot) -> bool:
-        """Whether these bytes have been read as JSON before."""
+        """Whether these bytes are known to be those of a leaf."""
         return self._good.get(snapshot.etag) is not None
 
     def mark_good(self, etag: str) -> None:
-        """Remember that the bytes of that tag are JSON."""
+        """Remember that the bytes of that tag are those of a leaf."""
         self._good.put(etag, True)
 
     def check(self, location: Location) -> Snapshot:
-        """The leaf when it is JSON, else the newest good version that the log knows; raises Unreadable, NotFound."""
+        """The leaf when an edit would accept it, else the newest version that the log knows.
+
+        Raises NotFound, and Unreadable when the log does not know one.
+        """
         snapshot = self.load(location)
         if snapshot is None:
             raise NotFound("There are no annotations in this file yet.")
-        if not is_json(snapshot.data):
-            data = self._last_good(location)
-            snapshot = Snapshot(data, etag_of(data))
+        try:
+            self._parse(snapshot.data)
+        except Unreadable:
+            with self._log_to_read(location) as log:
+                if log is None or log.tail(location.leaf) is None:
+                    raise
+                snapshot = snapshot_of(serialize(log.newest(location.leaf)))
         self.mark_good(snapshot.etag)
         return snapshot
+
+    def count(self, location: Location) -> int:
+        """How many annotations the leaf's file holds; raises Unreadable."""
+        snapshot = self.load(location)
+        return 0 if snapshot is None else len(self._parse(snapshot.data))
 
     def commit(self, location: Location, requests: Sequence[EditRequest]) -> list[Outcome | PrecomputedError]:
         """Apply `requests` in their order as one durable write; each ends by itself, as an Outcome or an error."""
         try:
             if not self._exists(location) and _nothing_wanted(requests):
-                return _ended_without_file(requests)
+                return _ended_without_file(requests, self.version(location))
             with self._locked(location) as leaf:
                 return self._commit(location, leaf, requests)
         except OSError as error:
@@ -202,7 +193,8 @@ class AnnotationStore:
         items, version = leaf.items, leaf.version
         for request in requests:
             try:
-                _check_version(request, leaf.data if not records else serialize(items))
+                if request.if_match is not None:
+                    _check_version(request.if_match, serialize(items) if records else leaf.data)
                 edits = request.change.edits(items)
             except PrecomputedError as error:
                 outcomes.append(error)
@@ -216,7 +208,7 @@ class AnnotationStore:
         if records:
             leaf.write(records, items)
         self._remember(leaf)
-        etag = None if leaf.data is None else etag_of(leaf.data)
+        etag = None if leaf.data is None else snapshot_of(leaf.data).etag
         return [
             Outcome(outcome.edits, version, etag)
             if isinstance(outcome, Outcome) and outcome.version == version
@@ -233,21 +225,25 @@ class AnnotationStore:
             history = self._tree.open_directory(location.history, create=True)
             stack.callback(os.close, history)
             stack.enter_context(exclusive_lock(history, _LOCK, self._lock_timeout))
-            log = BlockLog(_open_log(history, stack), self._logs.setdefault(location.history, LogState()))
+            descriptor = open_log(history)
+            stack.callback(os.close, descriptor)
+            log = BlockLog(descriptor, _state_of(location, self._logs))
             log.refresh(repair=True)
             yield LockedLeaf(directory, log, location.leaf, self._parse)
 
-    def _last_good(self, location: Location) -> bytes:
+    @contextlib.contextmanager
+    def _log_to_read(self, location: Location) -> Iterator[BlockLog | None]:
+        """The log of a leaf's block as it lies, without its lock; None when there is none."""
         try:
-            descriptor = self._tree.open(f"{location.history}/{_LOG}")
-        except FileNotFoundError as error:
-            raise Unreadable("the annotation file is damaged and its log knows no earlier version.") from error
+            descriptor = self._tree.open(f"{location.history}/{LOG}")
+        except (FileNotFoundError, NotADirectoryError):
+            yield None
+            return
         try:
-            log = BlockLog(descriptor, LogState())
-            log.refresh(repair=False)
-            if log.tail(location.leaf) is None:
-                raise Unreadable("the annotation file is damaged and its log knows no earlier version.")
-            return serialize(log.replay(location.leaf, {}))
+            with self._seeing:
+                log = BlockLog(descriptor, _state_of(location, self._seen))
+                log.refresh(repair=False)
+                yield log
         finally:
             os.close(descriptor)
 
@@ -259,32 +255,27 @@ class AnnotationStore:
         return True
 
     def _parse(self, data: bytes) -> Items:
-        key = etag_of(data)
+        key = snapshot_of(data).etag
         items = self._parsed.get(key)
         return parse_stored(data) if items is None else items
 
     def _remember(self, leaf: LockedLeaf) -> None:
         if leaf.data is not None:
-            self._parsed.put(etag_of(leaf.data), leaf.items)
-            self.mark_good(etag_of(leaf.data))
+            etag = snapshot_of(leaf.data).etag
+            self.mark_good(etag)
+            if len(leaf.data) <= _PARSED_BYTES:
+                self._parsed.put(etag, leaf.items)
 
 
-def _open_log(history: int, stack: contextlib.ExitStack) -> int:
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        descriptor = os.open(_LOG, flags, dir_fd=history)
-    except FileNotFoundError:
-        descriptor = os.open(_LOG, flags | os.O_CREAT, 0o666, dir_fd=history)
-        os.fsync(history)  # the log's name has to be on disk before what it says counts
-    stack.callback(os.close, descriptor)
-    return descriptor
+def _state_of(location: Location, states: Recent[str, LogState]) -> LogState:
+    state = states.get(location.history) or LogState()
+    states.put(location.history, state)
+    return state
 
 
-def _check_version(request: EditRequest, stored: bytes | None) -> None:
-    if request.if_match is None:
-        return
-    etag = None if stored is None else etag_of(stored)
-    if etag is None or not {etag, ANY_VERSION} & set(request.if_match):
+def _check_version(if_match: tuple[str, ...], stored: bytes | None) -> None:
+    etag = None if stored is None else snapshot_of(stored).etag
+    if etag is None or not {etag, ANY_VERSION} & set(if_match):
         raise PreconditionFailed("The stored version is not the one that If-Match names; read it again.", etag)
 
 
@@ -293,18 +284,15 @@ def _nothing_wanted(requests: Sequence[EditRequest]) -> bool:
     return all(isinstance(ended, PrecomputedError) or not ended for ended in map(_edits_of_nothing, requests))
 
 
-def _ended_without_file(requests: Sequence[EditRequest]) -> list[Outcome | PrecomputedError]:
+def _ended_without_file(requests: Sequence[EditRequest], version: int) -> list[Outcome | PrecomputedError]:
     ends = [_edits_of_nothing(request) for request in requests]
-    return [end if isinstance(end, PrecomputedError) else Outcome(0, 0, None) for end in ends]
+    return [end if isinstance(end, PrecomputedError) else Outcome(0, version, None) for end in ends]
 
 
 def _edits_of_nothing(request: EditRequest) -> list[object] | PrecomputedError:
     try:
-        _check_version(request, None)
+        if request.if_match is not None:
+            _check_version(request.if_match, None)
         return list(request.change.edits({}))
     except PrecomputedError as error:
         return error
-
-
-def _join(dataset: str, name: str) -> str:
-    return f"{dataset}/{name}" if dataset else name

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
 import orjson
 from aiohttp import web
 from aiohttp.helpers import ETAG_ANY
 
-from annotation_store.blocks import Blocks
+from annotation_store.blocks import Blocks, Location
 from annotation_store.edits import Change, DeleteOne, PutOne, ReplaceAll
-from annotation_store.model import check_id, parse_item, parse_items, parse_stored
-from annotation_store.store import ANY_VERSION, AnnotationStore, Location, Outcome, Snapshot
-from annotation_store.web_commit import Committer, change_request, check_large
+from annotation_store.leaf import Snapshot
+from annotation_store.model import check_id, parse_item, parse_items
+from annotation_store.store import ANY_VERSION, AnnotationStore, Outcome
+from annotation_store.web_commit import Committer, change_request, check_large, count_large
 from precomputed_server.errors import (
     InvalidInput,
     NotFound,
@@ -61,15 +63,15 @@ class AnnotationService:
 
     async def blocks(self, dataset: str) -> Blocks:
         """The blocks of the dataset at `dataset`; raises NotFound where there is none."""
-        return await self._call(self._find_blocks, dataset)
+        return await self.call(self._find_blocks, dataset)
 
     async def locate(self, target: Target) -> Location:
         """The leaf that a path names; raises NotFound, InvalidInput."""
-        return await self._call(self._find_leaf, target.parts)
+        return await self.call(self._find_leaf, target.parts)
 
     async def snapshot(self, location: Location) -> Snapshot:
         """The leaf's newest bytes, known to be JSON; raises NotFound, Unreadable."""
-        found = await self._call(self.store.load, location)
+        found = await self.call(self.store.load, location)
         if found is None:
             raise NotFound("There are no annotations in this file yet.")
         if self.store.is_good(found):
@@ -78,9 +80,10 @@ class AnnotationService:
             found = await self.committer.process(check_large, location)
             self.store.mark_good(found.etag)
             return found
-        return await self._call(self.store.check, location)
+        return await self.call(self.store.check, location)
 
-    async def _call(self, function: Callable[..., Result], *given: object) -> Result:
+    async def call(self, function: Callable[..., Result], *given: object) -> Result:
+        """Call `function` in a thread for annotations; OSErrors become the project's errors."""
         try:
             return await self.committer.thread(function, *given)
         except OSError as error:
@@ -104,19 +107,32 @@ async def get_blocks(request: web.Request, target: Target) -> web.StreamResponse
     """The blocks of a dataset: index, voxel box, directory, leaves with the number of annotations in each."""
     service = request.app[STORE]
     blocks = await service.blocks(target.parts["dataset"])
-    rows = await service.committer.thread(_block_rows, service.store, target.parts["dataset"], blocks)
+    rows, large = await service.call(_block_rows, service, target.parts["dataset"], blocks)
+    for row, location in large:
+        with contextlib.suppress(PrecomputedError):
+            row["count"] = await service.committer.process(count_large, location)
     size = None if blocks.size is None else list(blocks.size)
     return _json({"block_size": size, "blocks": rows})
 
 
-def _block_rows(store: AnnotationStore, dataset: str, blocks: Blocks) -> list[dict[str, Any]]:
-    rows = []
+def _block_rows(
+    service: AnnotationService, dataset: str, blocks: Blocks
+) -> tuple[list[dict[str, Any]], list[tuple[dict[str, Any], Location]]]:
+    """A row for each block, and the rows and places of those leaves that are too large to be counted here."""
+    store, rows, large = service.store, [], []
     for directory in sorted(blocks.existing):
         index, box = blocks.index(directory), blocks.box(directory)
         leaves = []
-        for leaf in store.leaves(dataset, directory):
-            location = store.locate(dataset, directory, leaf)
-            leaves.append({"leaf": leaf, **_counted(store, location)})
+        for leaf, size in store.leaves(dataset, directory).items():
+            row: dict[str, Any] = {"leaf": leaf, "count": None, "version": None}
+            leaves.append(row)
+            with contextlib.suppress(PrecomputedError, OSError):  # a damaged one is listed, without what is not known
+                location = store.locate(dataset, directory, leaf)
+                row["version"] = store.version(location)
+                if size > service.settings.large_body:
+                    large.append((row, location))
+                else:
+                    row["count"] = store.count(location)
         rows.append(
             {
                 "directory": directory,
@@ -126,16 +142,7 @@ def _block_rows(store: AnnotationStore, dataset: str, blocks: Blocks) -> list[di
                 "leaves": leaves,
             }
         )
-    return rows
-
-
-def _counted(store: AnnotationStore, location: Location) -> dict[str, Any]:
-    snapshot = store.load(location)
-    try:
-        count: int | None = len(parse_stored(snapshot.data)) if snapshot else 0
-    except PrecomputedError:
-        count = None
-    return {"count": count, "version": store.version(location)}
+    return rows, large
 
 
 async def get_leaf(request: web.Request, target: Target) -> web.StreamResponse:
@@ -147,11 +154,10 @@ async def get_leaf(request: web.Request, target: Target) -> web.StreamResponse:
 
 async def put_leaf(request: web.Request, target: Target) -> web.StreamResponse:
     """Replace a whole leaf; answers the file's name."""
-    if_match = _if_match(request)
-    body = await _body(request)
-    location, outcome = await _commit(
-        request, target, functools.partial(_replacement, body, if_match is not None), len(body)
-    )
+    exact = _if_match(request) is not None
+    async with _body(request) as body:
+        parse = functools.partial(_replacement, body, exact)
+        location, outcome = await _commit(request, target, parse, len(body))
     return _json({"filename": location.path}, _told(outcome))
 
 
@@ -163,8 +169,8 @@ async def patch_leaf(request: web.Request, target: Target) -> web.StreamResponse
     check_id(id, "?id=")
     if request.content_type == "application/merge-patch+json":
         raise UnsupportedMediaType("Merge patches are not understood; send the whole annotation as JSON.")
-    body = await _body(request)
-    _, outcome = await _commit(request, target, functools.partial(_one, body, id), len(body))
+    async with _body(request) as body:
+        _, outcome = await _commit(request, target, functools.partial(_one, body, id), len(body))
     return _json(id, _told(outcome))
 
 
@@ -202,7 +208,10 @@ async def _commit(
 
 def _session_name(request: web.Request, session: Session | None) -> str:
     """Which page a save comes from: its prefix, else the peer."""
-    return session.name if session else f"{request.remote or '-'} {request.headers.get('User-Agent', '-')}"[:200]
+    if session is not None:
+        return session.name
+    peer = f"{request.remote or '-'} {request.headers.get('User-Agent', '-')}"[:200]
+    return peer.encode(errors="replace").decode()  # a header may hold bytes that are no text
 
 
 def _if_match(request: web.Request) -> tuple[str, ...] | None:
@@ -212,15 +221,27 @@ def _if_match(request: web.Request) -> tuple[str, ...] | None:
     return tuple(ANY_VERSION if tag.value == ETAG_ANY else tag.value for tag in tags if not tag.is_weak)
 
 
-async def _body(request: web.Request) -> bytes:
-    limit = request.app[STORE].settings.max_body
-    sentence = f"The body has more than the {limit} bytes that one save may have (setting --max-body)."
-    if (request.content_length or 0) > limit:
-        raise TooLarge(sentence)
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise TooLarge(sentence) from error
+@contextlib.asynccontextmanager
+async def _body(request: web.Request) -> AsyncIterator[bytes]:
+    """The request's body; a large one holds one of a bounded number of places. Raises TooLarge, Busy."""
+    service = request.app[STORE]
+    limit, large = service.settings.max_body, service.settings.large_body
+    with contextlib.ExitStack() as stack:
+        read, has_place = bytearray(), False
+        while True:
+            size = max(request.content_length or 0, len(read))
+            if size > limit:
+                raise TooLarge(f"The body has more than the {limit} bytes that one save may have (setting --max-body).")
+            if size > large and not has_place:
+                stack.enter_context(service.committer.bodies.one())
+                has_place = True
+            piece = await request.content.readany()
+            if not piece:
+                break
+            read += piece
+        body = bytes(read)
+        del read
+        yield body
 
 
 def _told(outcome: Outcome) -> dict[str, str]:

@@ -7,49 +7,78 @@ committed by a process of its own; the block's lock makes that safe.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
 
+from annotation_store.blocks import Location
 from annotation_store.edits import Change
-from annotation_store.store import AnnotationStore, EditRequest, Location, Outcome, Snapshot
+from annotation_store.leaf import Snapshot
+from annotation_store.store import AnnotationStore, EditRequest, Outcome
 from precomputed_server.errors import Busy, PrecomputedError
 from precomputed_server.files import Tree
 from precomputed_server.settings import Settings
 
 Result = TypeVar("Result")
 MakeRequest = Callable[[], EditRequest]
+Waiting = list[tuple[EditRequest, asyncio.Future[Outcome | PrecomputedError]]]
 
 _PR_SET_PDEATHSIG = 1
 
 
+class Places:
+    """A bounded number of large things that may be under way at once."""
+
+    def __init__(self, bound: int) -> None:
+        self._free = bound
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Hold a place; raises Busy when none is free."""
+        if self._free <= 0:
+            raise Busy("Too many large annotation files are being handled; try again.", retry_after=5)
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+
 class Committer:
-    """Commits edits for one worker, in its threads or in its one process for large leaves."""
+    """Commits edits for one worker, in its threads or in its one process for large leaves.
+
+    `bodies` are the places for large bodies in memory.
+    """
 
     def __init__(self, settings: Settings, store: AnnotationStore) -> None:
         self._settings = settings
         self._store = store
-        self._threads = ThreadPoolExecutor(settings.write_threads, "annotations")
-        self._waiting: dict[Location, list[tuple[EditRequest, asyncio.Future[Outcome | PrecomputedError]]]] = {}
+        self.bodies = Places(settings.large_waiting)
+        # Who commits may wait for a lock; who reads must not wait for them.
+        self._readers = ThreadPoolExecutor(settings.write_threads, "annotations")
+        self._writers = ThreadPoolExecutor(settings.write_threads, "commits")
+        self._waiting: dict[Location, Waiting] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._process: ProcessPoolExecutor | None = None
-        self._large = 0
+        self._calls = Places(settings.large_waiting)
 
     def close(self) -> None:
         """Finish what is under way and stop."""
-        self._threads.shutdown()
+        self._writers.shutdown()
+        self._readers.shutdown()
         if self._process is not None:
             self._process.shutdown(cancel_futures=True)
 
     async def thread(self, function: Callable[..., Result], *given: object) -> Result:
-        """Call `function` in a thread for annotations."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *given)
+        """Call `function`, which waits for no lock, in a thread for annotations."""
+        return await _within(self._readers, function, *given)
 
     async def commit(self, location: Location, make: MakeRequest, size: int) -> Outcome:
         """Commit the edit that `make` reads from a body; `size` is the larger of body and stored file in bytes.
@@ -66,17 +95,14 @@ class Committer:
 
     async def process(self, function: Callable[..., Result], *given: object) -> Result:
         """Call a module-level `function` in the process for large leaves; raises Busy when too many wait."""
-        if self._large >= self._settings.large_waiting:
-            raise Busy("Too many large annotation files are being handled; try again.", retry_after=5)
-        self._large += 1
-        try:
-            self._process = self._process or _start_process(self._settings)
-            return await asyncio.get_running_loop().run_in_executor(self._process, function, *given)
-        except BrokenProcessPool as error:
-            self._process = None
-            raise Busy("The process for large annotation files ended; try again.") from error
-        finally:
-            self._large -= 1
+        with self._calls.one():
+            process = self._process = self._process or _start_process(self._settings)
+            try:
+                return await _within(process, function, *given)
+            except BrokenProcessPool as error:
+                if self._process is process:
+                    self._process = None
+                raise Busy("The process for large annotation files ended; try again.") from error
 
     async def _gathered(self, location: Location, request: EditRequest) -> Outcome | PrecomputedError:
         """Hand the request in; whoever comes while a commit of the leaf runs is part of the next one."""
@@ -92,19 +118,30 @@ class Committer:
         return await ended
 
     async def _drain(self, location: Location) -> None:
-        while self._waiting[location]:
-            group, self._waiting[location] = self._waiting[location], []
-            requests = [request for request, _ in group]
-            try:
-                ends = await self.thread(self._store.commit, location, requests)
-            except BaseException as error:
-                for _, ended in group:
+        group: Waiting = []
+        try:
+            while self._waiting[location]:
+                group, self._waiting[location] = self._waiting[location], []
+                await self._commit_group(location, group)
+        finally:  # cancelled: nobody is left waiting
+            for _, ended in group + self._waiting.pop(location):
+                ended.cancel()
+
+    async def _commit_group(self, location: Location, group: Waiting) -> None:
+        try:
+            ends = await _within(self._writers, self._store.commit, location, [request for request, _ in group])
+        except Exception as error:  # a defect is this group's, not that of those who come after it
+            for _, ended in group:
+                if not ended.done():
                     ended.set_exception(error)
-                raise
-            for (_, ended), end in zip(group, ends, strict=True):
-                if not ended.done():  # its client may have gone
-                    ended.set_result(end)
-        del self._waiting[location]
+            return
+        for (_, ended), end in zip(group, ends, strict=True):
+            if not ended.done():  # its client may have gone
+                ended.set_result(end)
+
+
+async def _within(executor: Executor, function: Callable[..., Result], *given: object) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(executor, function, *given)
 
 
 def change_request(
@@ -148,3 +185,8 @@ def _commit_large(location: Location, make: MakeRequest) -> Outcome | Precompute
 def check_large(location: Location) -> Snapshot:
     """`AnnotationStore.check` in the process for large leaves."""
     return _large_store.check(location)
+
+
+def count_large(location: Location) -> int:
+    """`AnnotationStore.count` in the process for large leaves."""
+    return _large_store.count(location)
