@@ -7,11 +7,12 @@ meanwhile is left alone.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,27 +28,50 @@ from precomputed_server.writing import replace_file
 
 AUTHOR = "convert"
 _LOCK_TIMEOUT_S = 30.0
+_UNSCALED = (1.0, 1.0, 1.0)
 
 Ratio = tuple[float, float, float]
 Leaves = dict[str, Items]
 
 
 @dataclass(frozen=True)
-class Transformed:
-    """A leaf's annotations `before` are to become `after`; one that is neither has been edited since and stays."""
+class Step:
+    """The annotation `id` of a leaf is to become `wanted` if it is still `expected`; None: there is none."""
 
-    before: Items
-    after: Items
+    id: str
+    expected: Item | None
+    wanted: Item | None
+
+
+@dataclass(frozen=True)
+class WhereUnchanged:
+    """Takes the steps whose annotation is as expected; one that somebody has edited since stays as it is."""
+
+    steps: Sequence[Step]
 
     def edits(self, stored: Items) -> list[Edit]:
-        """Changes and removals of what is as it was, additions of what came from other leaves."""
-        edits = []
-        for id, item in stored.items():
-            if id in self.before and item == self.before[id] and item != self.after.get(id):
-                after = self.after.get(id)
-                edits.append(Edit("delete", id) if after is None else Edit("change", id, after))
-        arrived = self.after.keys() - self.before.keys() - stored.keys()
-        return edits + [Edit("add", id, item) for id, item in self.after.items() if id in arrived]
+        """One edit for each step that is taken."""
+        return [_edit(step) for step in self.steps if stored.get(step.id) == step.expected]
+
+
+@dataclass(frozen=True)
+class Move:
+    """An annotation's leaf, id and content before and after."""
+
+    leaf: str
+    item: Item
+    new_leaf: str
+    new_item: Item
+
+    def is_still_there(self, leaves: Leaves) -> bool:
+        """Whether nobody has edited or moved it."""
+        return leaves[self.leaf].get(self.item["id"]) == self.item
+
+
+def _edit(step: Step) -> Edit:
+    if step.wanted is None:
+        return Edit("delete", step.id)
+    return Edit("add" if step.expected is None else "change", step.id, step.wanted)
 
 
 def transform_annotations(dataset: Path, old: VolumeInfo, new: VolumeInfo, operation: str) -> None:
@@ -57,7 +81,7 @@ def transform_annotations(dataset: Path, old: VolumeInfo, new: VolumeInfo, opera
     the same move, and after its end does nothing. Raises PrecomputedError, OSError.
     """
     ratio = _ratio(old, new)
-    if ratio == (1.0, 1.0, 1.0):
+    if ratio == _UNSCALED:
         return
     tree = Tree(dataset)
     try:
@@ -74,14 +98,20 @@ def transform_annotations(dataset: Path, old: VolumeInfo, new: VolumeInfo, opera
         tree.close()
 
 
-def scaled(item: Item, ratio: Ratio) -> Item:
-    """The annotation with its coordinates and radii, x, y, z in voxels, multiplied by `ratio`."""
+def scaled(item: Item, ratio: Ratio) -> Item | None:
+    """The annotation with its coordinates and radii, x, y, z in voxels, multiplied by `ratio`.
+
+    None for what an older program stored without the coordinates of its type.
+    """
     result = dict(item)
-    for field in GEOMETRY.get(item.get("type", ""), ()):
-        vectors = item[field]
-        result[field] = (
-            [_multiplied(vector, ratio) for vector in vectors] if field == "points" else _multiplied(vectors, ratio)
-        )
+    try:
+        for field in GEOMETRY[item["type"]]:
+            vectors = item[field]
+            result[field] = (
+                [_multiplied(vector, ratio) for vector in vectors] if field == "points" else _multiplied(vectors, ratio)
+            )
+    except (KeyError, TypeError, ValueError):
+        return None
     return result
 
 
@@ -101,38 +131,73 @@ def _make_plan(store: AnnotationStore, old: VolumeInfo, ratio: Ratio) -> dict[st
     by_voxel = _named_by_voxel(leaves, old.scales[0].resolution_nm[2])
     plan: dict[str, Any] = {"format": 1, "blocks": {}}
     for directory, before in leaves.items():
-        after = _moved(before, ratio, by_voxel)
-        plan["blocks"][directory] = {
-            leaf: [list(before.get(leaf, {}).values()), list(after.get(leaf, {}).values())]
-            for leaf in sorted(before.keys() | after.keys())
-        }
+        plan["blocks"][directory] = [
+            [move.leaf, move.item, move.new_leaf, move.new_item] for move in _moves(before, ratio, by_voxel)
+        ]
     if blocks.size is not None:
         sizes = [math.ceil(size * Fraction(factor)) for size, factor in zip(blocks.size, ratio, strict=True)]
         plan["block_size"] = [max(1, size) for size in sizes]
     return plan
 
 
-def _moved(before: Leaves, ratio: Ratio, by_voxel: bool) -> Leaves:
-    after: defaultdict[str, Items] = defaultdict(dict)
+def _moves(before: Leaves, ratio: Ratio, by_voxel: bool) -> Iterator[Move]:
+    taken = defaultdict(set, {leaf: set(items) for leaf, items in before.items()})
     for leaf, items in before.items():
         for id, item in items.items():
             moved = scaled(item, ratio)
+            if moved is None:
+                continue
             height = next(_heights(moved), None)
             is_slice = by_voxel and slice_digits(leaf) is not None and height is not None
-            after[slice_leaf(math.floor(height or 0)) if is_slice else leaf][id] = moved
-    return after
+            new_leaf = slice_leaf(math.floor(height or 0)) if is_slice else leaf
+            if new_leaf != leaf:
+                if id in taken[new_leaf]:  # a copy on another slice
+                    moved["id"] = f"{id[:100]}-{leaf}"
+                taken[new_leaf].add(moved["id"])
+            yield Move(leaf, item, new_leaf, moved)
 
 
 def _carry_out(store: AnnotationStore, plan: Mapping[str, Any], operation: str) -> None:
-    for directory, leaves in plan.get("blocks", {}).items():
-        for leaf, (before, after) in leaves.items():
-            change = Transformed(_by_id(before), _by_id(after))
-            request = EditRequest(change, AUTHOR, f"transform-{operation}")
-            ended = store.commit(store.locate("", directory, leaf), [request])[0]
-            if not isinstance(ended, Outcome):
-                raise ended
+    for directory, listed in plan.get("blocks", {}).items():
+        moves = [Move(*members) for members in listed]
+        _carry_out_block(functools.partial(_commit, store, operation, directory), moves)
     if "block_size" in plan:
         store.write_block_info("", plan["block_size"])
+
+
+def _carry_out_block(commit: Callable[[str, list[Step]], Items], moves: list[Move]) -> None:
+    """Change what stays in its leaf; what goes to another one is added there before it is taken from the old one."""
+    stays = [move for move in moves if move.leaf == move.new_leaf]
+    goes = [move for move in moves if move.leaf != move.new_leaf]
+    for leaf, some in _by_leaf(stays, "leaf"):
+        commit(leaf, [Step(move.item["id"], move.item, move.new_item) for move in some])
+    now = {leaf: commit(leaf, []) for leaf, _ in _by_leaf(goes, "leaf")}
+    goes = [move for move in goes if move.is_still_there(now)]
+    for leaf, some in _by_leaf(goes, "new_leaf"):
+        commit(leaf, [Step(move.new_item["id"], None, move.new_item) for move in some])
+    for leaf, some in _by_leaf(goes, "leaf"):
+        left = commit(leaf, [Step(move.item["id"], move.item, None) for move in some])
+        for move in some:
+            if move.item["id"] in left:  # edited just now: it is that one which counts
+                commit(move.new_leaf, [Step(move.new_item["id"], move.new_item, None)])
+
+
+def _by_leaf(moves: list[Move], name: str) -> list[tuple[str, list[Move]]]:
+    found = defaultdict(list)
+    for move in moves:
+        found[getattr(move, name)].append(move)
+    return sorted(found.items())
+
+
+def _commit(store: AnnotationStore, operation: str, directory: str, leaf: str, steps: list[Step]) -> Items:
+    """Take `steps` in a leaf; returns what it holds then."""
+    location = store.locate("", directory, leaf)
+    request = EditRequest(WhereUnchanged(steps), AUTHOR, f"transform-{operation}")
+    ended = store.commit(location, [request])[0]
+    if not isinstance(ended, Outcome):
+        raise ended
+    snapshot = store.load(location)
+    return {} if snapshot is None else parse_stored(snapshot.data)
 
 
 def _named_by_voxel(leaves: Mapping[str, Leaves], edge_nm: float) -> bool:
@@ -141,7 +206,8 @@ def _named_by_voxel(leaves: Mapping[str, Leaves], edge_nm: float) -> bool:
     for block in leaves.values():
         for leaf, items in block.items():
             digits = slice_digits(leaf)
-            for height in (next(_heights(item), None) for item in items.values() if digits is not None):
+            for item in items.values() if digits is not None else ():
+                height = None if scaled(item, _UNSCALED) is None else next(_heights(item), None)
                 if height is not None:
                     voxels += math.floor(height) % 10_000 == digits
                     nanometres += math.floor(height * edge_nm) % 10_000 == digits
@@ -156,12 +222,9 @@ def _heights(item: Item) -> Iterator[float]:
 
 
 def _items(store: AnnotationStore, directory: str, leaf: str) -> Items:
-    snapshot = store.load(store.locate("", directory, leaf))
-    return {} if snapshot is None else parse_stored(snapshot.data)
-
-
-def _by_id(items: list[Item]) -> Items:
-    return {item["id"]: item for item in items}
+    location = store.locate("", directory, leaf)
+    store.commit(location, [])  # what a crash left half done is done
+    return parse_stored(store.check(location).data)
 
 
 def _multiplied(vector: list[float], ratio: Ratio) -> list[float]:
