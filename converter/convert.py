@@ -82,9 +82,9 @@ def convert(
     leaves no new dataset, or is finished by the next one. A script that calls this needs the usual
     `if __name__ == "__main__":`, because worker processes import its module.
 
-    Each process holds at most 256 MiB of voxels (one row of one
-    layer of chunks is cut after the other, in pieces if need be; one chunk where a chunk is larger), besides the rows
-    of one plane, or one decoded strip or tile of a compressed one.
+    Each process holds at most 256 MiB of voxels at a time, a few rows of chunks or a part of one row, or the eight
+    chunks that one of the next level is made from where these are larger; beside them, the rows of one plane, or one
+    decoded strip or tile of a compressed one.
 
     Raises InvalidInput, SourceError, DestinationExists, Busy, StorageFull and other PrecomputedErrors.
     """

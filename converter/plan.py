@@ -10,7 +10,7 @@ from precomputed_server.format.grid import cell_box, grid_shape
 from precomputed_server.format.info import ScaleInfo
 
 MAXIMUM_BAND_BYTES = 256 << 20
-_PREFERRED_BAND_BYTES = 64 << 20
+_PREFERRED_BAND_BYTES = 32 << 20
 _MINIMUM_BAND_BYTES = 4 << 20
 _TASKS_PER_JOB = 4
 

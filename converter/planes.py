@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from converter.metadata import Metadata, parse_ome
 from precomputed_server.errors import SourceError, Unreadable
 from precomputed_server.files import read_at
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its remarks on damage are for logs, not for stderr
 
 _DAMAGE = (
     ArithmeticError,
@@ -83,11 +86,11 @@ def read_content(path: str) -> TiffContent:
             order = tiff.byteorder
             every: list[Any] = list(tiff.pages)
             pages = [(index, page) for index, page in enumerate(every) if not page.is_reduced]
+            if not pages or _breaks_off(path):
+                raise ValueError("the chain of its pages breaks off")
             planes = tuple(_plane(path, index, page, order) for index, page in pages)
             metadata = _metadata(tiff)
             file_bytes = tiff.filehandle.size
-        if len(pages) == 0 or _breaks_off(path):
-            raise ValueError("the chain of its pages breaks off")
     except _DAMAGE as error:
         raise SourceError(f"{path} is not a readable TIFF ({_reason(error)}); replace the file.") from error
     planes = _with_implied_planes(planes, metadata)

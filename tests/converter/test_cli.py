@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +167,25 @@ def test_the_drop_in_replaces_what_it_made_when_told_to(tmp_path: Path, source: 
 def test_the_drop_in_refuses_a_log_level_that_is_none(tmp_path: Path, source: Path) -> None:
     result = _tif("--source", source, "--dest", tmp_path / "made", "--log", "LOUD")
     assert isinstance(result.exception, PrecomputedError)
+
+
+def _typed(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `precomputed convert` as a process of its own."""
+    command = [sys.executable, "-c", "from precomputed_server.cli import run; run()", "convert"]
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_exit_codes_and_errors_of_one_sentence(tmp_path: Path, source: Path) -> None:
+    made = tmp_path / "made"
+    asked = _typed(source, made)
+    assert (asked.returncode, asked.stderr.count("\n")) == (2, 1)
+    assert asked.stderr.startswith("Error: The voxel size of x, y, z is not known")
+    assert _typed(source, made, "--voxel-size", "1,1,1").returncode == 0
+    again = _typed(source, made, "--voxel-size", "1,1,1")
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    (source / "img_5.tif").write_bytes((source / "img_5.tif").read_bytes()[:300])
+    broken = _typed(source, tmp_path / "other", "--voxel-size", "1,1,1")
+    assert broken.returncode == 1
+    assert "img_5.tif" in broken.stderr
+    assert broken.stderr.count("\n") == 1
+    assert not (tmp_path / "other").exists()
