@@ -1,0 +1,112 @@
+"""The real Neuroglancer, served by us, shows exactly the voxels of the stack and asks nobody but us."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from converter import ConvertOptions, convert
+from converter.voxel_size import parse_edges
+from precomputed_server import demo
+from tests.data import phantom_stack
+from tests.end_to_end.browser import Visit, open_viewer, panel_box, slice_state, visit
+from tests.end_to_end.conftest import Served
+from tests.end_to_end.test_voxels_over_http import banana
+
+pytestmark = pytest.mark.component
+
+WINDOW = (500, 560)
+"""A panel of even sides is left by it: an integer position has its voxels' corners on the pixels' corners."""
+
+
+@contextlib.contextmanager
+def watched(width: int, height: int) -> Iterator[Visit]:
+    """A page that is to ask nobody but the server and to have nothing to complain about.
+
+    Opened once the data is there: the browser's driver runs an event loop, on which our code must not block.
+    """
+    with visit(width, height) as seen:
+        yield seen
+        assert seen.hosts() == {"127.0.0.1"}
+        assert [complaint for complaint in seen.complaints if "/favicon.ico" not in complaint] == []
+        assert "disconnected" not in seen.page.inner_text("body").lower()
+
+
+def test_a_slice_of_the_banana(shared_data: Path, served: Served) -> None:
+    source = shared_data / "banana"
+    convert(str(source), served.root / "banana", ConvertOptions(voxel_size=parse_edges(",,8800")))
+    resolution_nm = [390_625.0, 390_625.0, 8_800_000.0]
+    assert_slice_shown(served, "banana", resolution_nm, banana(source)[0, 8], 8)
+
+
+@pytest.mark.parametrize("storage", ["tiff", "raw"])
+def test_a_slice_made_in_code(storage: str, tmp_path: Path, served: Served) -> None:
+    voxels = phantom_stack(tmp_path, (9, 131, 150), "uint16")
+    options = ConvertOptions(voxel_size=parse_edges("0.5,0.5,2"), chunk_size=(64, 64, 4), format=storage)
+    convert(str(tmp_path), served.root / storage, options)
+    assert_slice_shown(served, storage, [500.0, 500.0, 2000.0], voxels[0, 5], 5)
+
+
+def test_the_demo_from_the_list_of_datasets(tmp_path: Path, served: Served) -> None:
+    demo.made_up(tmp_path, served.root, lambda _: None)
+    with watched(1280, 800) as viewer:
+        look_at_the_demo(viewer, served)
+
+
+def look_at_the_demo(viewer: Visit, served: Served) -> None:
+    """Follow the link of the list of datasets and wait until the first of the four panels shows coloured tissue."""
+    viewer.page.goto(f"{served.server.url}/index.html")
+    card = viewer.page.locator("li.card", has_text=re.compile(rf"\b{demo.TISSUE}\b", re.IGNORECASE))
+    card.get_by_role("link", name="Open in Neuroglancer").click()
+    viewer.page.wait_for_selector(".neuroglancer-rendered-data-panel >> nth=3")
+
+    def shows_tissue(pixels: NDArray[np.uint8]) -> bool:
+        left, top, width, height = panel_box(viewer.page)
+        panel = pixels[top : top + height, left : left + width].astype(int)
+        coloured = (panel.max(axis=2) - panel.min(axis=2)) > 60  # grey is tissue's ground, and no tissue
+        return bool(coloured.mean() > 0.04)
+
+    assert shows_tissue(viewer.settled(shows_tissue)), "the first of the four panels shows no tissue"
+
+
+def assert_slice_shown(served: Served, dataset: str, resolution_nm: list[float], plane: NDArray[Any], z: int) -> None:
+    """`plane` "(Y, X)" fills its place in the panel, pixel by pixel, and nothing is drawn around it."""
+    height, width = plane.shape
+    middle = [width // 2, height // 2, z + 0.5]
+    with watched(*WINDOW) as viewer:
+        open_viewer(
+            viewer,
+            served.server.url,
+            slice_state(f"{served.server.url}/{dataset}", resolution_nm, [*map(float, middle)]),
+        )
+        left, top, panel_width, panel_height = panel_box(viewer.page)
+        assert (panel_width % 2, panel_height % 2) == (0, 0), "the window leaves a panel with odd sides"
+        assert panel_width > width
+        assert panel_height > height
+        x, y = panel_width // 2 - width // 2, panel_height // 2 - height // 2
+        expected = np.zeros((panel_height, panel_width, 3), np.uint8)
+        expected[y : y + height, x : x + width, 0] = plane >> 8
+        expected[y : y + height, x : x + width, 1] = plane & 255
+        expected[y : y + height, x : x + width, 2] = 255
+
+        def shown() -> NDArray[np.uint8]:
+            panel = viewer.screenshot()[top : top + panel_height, left : left + panel_width].copy()
+            panel[panel[..., 2] != 255] = 0  # neither background nor controls are voxels
+            return panel
+
+        def is_whole(panel: NDArray[np.uint8]) -> bool:
+            return np.array_equal(panel[y : y + height, x : x + width], expected[y : y + height, x : x + width])
+
+        panel = viewer.until(shown, is_whole)
+    np.testing.assert_array_equal(panel[y : y + height, x : x + width], expected[y : y + height, x : x + width])
+    around: NDArray[np.bool_] = np.asarray(panel.any(axis=2))
+    around[y : y + height, x : x + width] = False
+    controls = around[:70, -70:].sum() + around[:120, :70].sum()
+    assert around.sum() == controls, "voxels are drawn where there are none"
