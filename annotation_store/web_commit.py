@@ -67,6 +67,7 @@ class Committer:
         self._waiting: dict[Location, Waiting] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._process: ProcessPoolExecutor | None = None
+        self._starter = ThreadPoolExecutor(1, "large annotations")  # the process ends with the thread that began it
         self._calls = Places(settings.large_waiting)
 
     def close(self) -> None:
@@ -75,6 +76,7 @@ class Committer:
         self._readers.shutdown()
         if self._process is not None:
             self._process.shutdown(cancel_futures=True)
+        self._starter.shutdown()
 
     async def thread(self, function: Callable[..., Result], *given: object) -> Result:
         """Call `function`, which waits for no lock, in a thread for annotations."""
@@ -96,13 +98,17 @@ class Committer:
     async def process(self, function: Callable[..., Result], *given: object) -> Result:
         """Call a module-level `function` in the process for large leaves; raises Busy when too many wait."""
         with self._calls.one():
-            process = self._process = self._process or _start_process(self._settings)
+            process = await _within(self._starter, self._started)
             try:
                 return await _within(process, function, *given)
             except BrokenProcessPool as error:
                 if self._process is process:
                     self._process = None
                 raise Busy("The process for large annotation files ended; try again.") from error
+
+    def _started(self) -> ProcessPoolExecutor:
+        self._process = self._process or _start_process(self._settings)
+        return self._process
 
     async def _gathered(self, location: Location, request: EditRequest) -> Outcome | PrecomputedError:
         """Hand the request in; whoever comes while a commit of the leaf runs is part of the next one."""
@@ -155,12 +161,14 @@ _large_store: AnnotationStore
 
 
 def _start_process(settings: Settings) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
+    process = ProcessPoolExecutor(
         1,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_begin_process,
         initargs=(os.getpid(), settings.root, settings.lock_timeout, settings.umask),
     )
+    process.submit(os.getpid)  # the first call begins it: in this thread, not in the event loop's
+    return process
 
 
 def _begin_process(parent: int, root: Path, lock_timeout: float, umask: int) -> None:

@@ -1,0 +1,45 @@
+"""A dataset with one block, the store on it, and the application that serves it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from aiohttp.test_utils import TestClient
+from aiohttp.web import Application, Request
+
+from precomputed_server import settings
+from precomputed_server.web.app import create_app
+from tests.annotation_store.support import Editor, Place
+from tests.data import volume, write_dataset
+
+Client = TestClient[Request, Application]
+Connect = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A dataset of 100 × 80 × 60 voxels with an empty block."""
+    found = Place(tmp_path / "data")
+    write_dataset(found.root / "brain", volume((1, 6, 8, 10), "uint8"), chunk_size=(16, 16, 16))
+    found.block.mkdir(parents=True)
+    return found
+
+
+@pytest.fixture
+def editor(place: Place) -> Editor:
+    """The store on `place`."""
+    return Editor(place)
+
+
+@pytest.fixture
+def connect(aiohttp_client: Callable[[Application], Awaitable[Client]], place: Place) -> Connect:
+    """`await connect(max_body=1000)`: a client of the application with those settings."""
+
+    async def connected(**given: object) -> Client:
+        # In a thread, because a worker makes it before its loop runs.
+        return await aiohttp_client(await asyncio.to_thread(create_app, settings.load(place.root, given, {})))
+
+    return connected

@@ -1,0 +1,62 @@
+"""A program that makes one edit and says how it ended: what strace kills, or fails a call of.
+
+`python -m tests.annotation_store.edit_once` reads lines `ROOT OPERATION` and forks for each: the fork has everything
+imported, stops itself until a tracer is attached, and then does nothing but the edit. It answers `PID` when the fork
+has stopped and the name of its end afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from annotation_store.edits import Change, DeleteOne, PutOne, ReplaceAll
+from annotation_store.store import AnnotationStore, EditRequest, Outcome
+from precomputed_server.files import Tree
+from tests.annotation_store.support import BLOCK, by_id, some
+
+OPERATIONS: dict[str, Callable[[], Change]] = {
+    "add": lambda: PutOne(some(1, first=9)[0]),
+    "change": lambda: PutOne(some(1)[0] | {"description": "changed"}),
+    "delete": lambda: DeleteOne(some(1)[0]["id"]),
+    "put": lambda: ReplaceAll(by_id(some(4, first=2))),
+}
+
+
+def main() -> None:
+    """Serve the lines of the standard input."""
+    for line in sys.stdin:
+        root, operation = line.split()
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            _edit(Path(root), operation, writing)
+        os.close(writing)
+        os.waitpid(child, os.WUNTRACED)
+        print(child, flush=True)  # noqa: T201
+        _, status = os.waitpid(child, 0)
+        said = os.read(reading, 10_000).decode()
+        os.close(reading)
+        killed = os.WIFSIGNALED(status)
+        print(json.dumps(["killed"] if killed else json.loads(said)), flush=True)  # noqa: T201
+
+
+def _edit(root: Path, operation: str, writing: int) -> None:
+    store = AnnotationStore(Tree(root), 5)
+    location = store.locate("brain", BLOCK, "fibers")
+    request = EditRequest(OPERATIONS[operation](), "somebody", "page")
+    os.kill(os.getpid(), signal.SIGSTOP)
+    ended = store.commit(location, [request])[0]
+    again = store.commit(location, [EditRequest(PutOne(some(1, first=20)[0]), "somebody", "page")])[0]
+    names = [ended.__class__.__name__, again.__class__.__name__, isinstance(ended, Outcome)]
+    os.write(writing, json.dumps(names).encode())
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
