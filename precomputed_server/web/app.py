@@ -106,7 +106,9 @@ async def _errors_as_problems(request: web.Request, handler: Handler) -> web.Str
     except web.HTTPException as error:
         return problem(error.status, f"{error.reason}.", {"Cache-Control": "no-cache"})
     except (ConnectionError, TimeoutError):
-        raise  # the client went away
+        if request.transport is None or request.transport.is_closing():
+            return web.Response()  # the client went away: nobody is told, and it is no error
+        raise
     except Exception:  # the worker boundary: one request's defect is told and logged, and no other request's
         logger.exception("%s failed", request.method)
         return problem(500, "The server failed; its log says why.")
