@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,30 +32,30 @@ def main() -> None:
     """Serve the lines of the standard input."""
     for line in sys.stdin:
         root, operation = line.split()
-        reading, writing = os.pipe()
+        reading, writing = socket.socketpair()  # the calls that are counted are of files
         child = os.fork()
         if child == 0:
-            os.close(reading)
+            reading.close()
             _edit(Path(root), operation, writing)
-        os.close(writing)
+        writing.close()
         os.waitpid(child, os.WUNTRACED)
         print(child, flush=True)  # noqa: T201
         _, status = os.waitpid(child, 0)
-        said = os.read(reading, 10_000).decode()
-        os.close(reading)
+        said = reading.recv(10_000).decode()
+        reading.close()
         killed = os.WIFSIGNALED(status)
         print(json.dumps(["killed"] if killed else json.loads(said)), flush=True)  # noqa: T201
 
 
-def _edit(root: Path, operation: str, writing: int) -> None:
+def _edit(root: Path, operation: str, writing: socket.socket) -> None:
     store = AnnotationStore(Tree(root), 5)
     location = store.locate("brain", BLOCK, "fibers")
     request = EditRequest(OPERATIONS[operation](), "somebody", "page")
     os.kill(os.getpid(), signal.SIGSTOP)
     ended = store.commit(location, [request])[0]
     again = store.commit(location, [EditRequest(PutOne(some(1, first=20)[0]), "somebody", "page")])[0]
-    names = [ended.__class__.__name__, again.__class__.__name__, isinstance(ended, Outcome)]
-    os.write(writing, json.dumps(names).encode())
+    names = [type(ended).__name__, type(again).__name__, isinstance(ended, Outcome)]
+    writing.send(json.dumps(names).encode())
     os._exit(0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,12 +164,3 @@ def _check_file(path: Path, items: dict[str, Item], expected: str | None, *, raw
         assert by_id(json.loads(content or b"[]")) == items
     else:
         assert content == written(items.values()), "the log does not give the file"
-
-
-def fails(check: Callable[[], object]) -> bool:
-    """Whether `check` fails: for tests of the checkers."""
-    try:
-        check()
-    except AssertionError:
-        return True
-    return False

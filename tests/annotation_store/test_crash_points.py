@@ -24,13 +24,15 @@ from tests.conftest import REPOSITORY, StartServer, component
 pytestmark = pytest.mark.component
 
 CALLS = {
-    "openat": "/^openat2?$",
+    "openat": "openat",
+    "openat2": "openat2",
     "write": "/^p?write(v|64)?$",
     "fdatasync": "fdatasync",
     "fsync": "fsync",
     "rename": "/^rename",
     "truncate": "ftruncate",
-    "link": "/^linkat$|^unlinkat$",
+    "link": "linkat",
+    "unlink": "unlinkat",
 }
 AT_MOST = 25
 TORN = b'{"format":1,"leaf":"fi'
@@ -181,7 +183,7 @@ TYPED = {"Unreadable", "StorageFull", "WritesRefused", "NotPermitted", "NotFound
 
 
 @pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("call", ["openat", "write", "fdatasync", "fsync", "rename"])
+@pytest.mark.parametrize("call", ["openat", "openat2", "write", "fdatasync", "fsync", "rename"])
 def test_a_call_that_fails_is_told_and_costs_nothing(editing: Editing, tmp_path: Path, call: str, error: str) -> None:
     template = Place(tmp_path / "data")
     template.block.mkdir(parents=True)
@@ -204,12 +206,12 @@ def test_a_call_that_fails_is_told_and_costs_nothing(editing: Editing, tmp_path:
         if again == "Outcome":
             assert stored.keys() >= second.keys()
         else:
-            assert made, "a fault that is over is still felt"
+            assert made, f"the fault of call {number} is over and still felt: {first}, {again}"
         Editor(place).put(some(1, first=30)[0])
         check_log(place)
         if made and again == "Outcome":
             break
-    if error == "EINTR":
+    if error == "EINTR" and call != "rename":
         assert refused == 0  # it is called again
     else:
         assert refused > 0
