@@ -23,6 +23,8 @@ def inflate(encoding: str, data: bytes, limit: int) -> bytes:
 
     Raises Unreadable for damaged data and when there is more than `limit`.
     """
+    if not data:
+        raise Unreadable(f"the {encoding} stream is empty.")
     if encoding in _WINDOWS:
         return _inflate_zlib(encoding, data, limit)
     decode = {"br": imagecodecs.brotli_decode, "zstd": imagecodecs.zstd_decode}[encoding]
