@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,7 +35,8 @@ _LONGEST_ID = 200
 _STORED_DEPTH = 200
 """How deep a stored item may be nested: past 250 levels orjson reads, but does not write."""
 
-_LONG_INTEGER = re.compile(rb"(?:^|[\[:,\s-])[0-9]{19,}\s*(?:[,\]}]|$)")
+_LONG_RUN = b"0" * 19
+_ONLY_DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
 _INTEGERS = range(-(2**63), 2**64)
 
 
@@ -124,12 +124,24 @@ def _load(body: bytes) -> Any:  # noqa: ANN401  # any JSON value
     except orjson.JSONDecodeError as error:
         raise InvalidJson(f"the body is not JSON: {error}.") from error
     # orjson reads an integer past 64 bits as a float; the digits would be lost without a word.
-    if _LONG_INTEGER.search(body):
+    if _may_have_long_integer(body):
         try:
             json.loads(body, parse_int=_checked_integer)
         except RecursionError as error:
             raise InvalidAnnotation(f"the body is nested deeper than {MAXIMUM_DEPTH} levels.") from error
     return loaded
+
+
+def _may_have_long_integer(body: bytes) -> bool:
+    # A regular expression over the whole takes 25 ms for a MiB, in which no other thread runs.
+    digits = body.translate(_ONLY_DIGITS)
+    start = digits.find(_LONG_RUN)
+    while start >= 0:
+        if start == 0 or body[start - 1] in b"[:,- \t\r\n":
+            return True
+        stop = digits.find(b" ", start)
+        start = digits.find(_LONG_RUN, stop) if stop >= 0 else -1
+    return False
 
 
 def _checked_integer(text: str) -> int:
