@@ -260,13 +260,15 @@ def test_what_is_answered_is_on_disk(start_server: StartServer, place: Place, tm
     url = f"{server.url}/brain/annotations/x0y0z0/fibers.json"
     send(url, 1)  # block, history and log are there
     trace = tmp_path / "trace"
-    command = [strace, "-f", "-y", "-s", "100", "-p", str(server.pid), "-o", str(trace)]
-    for child in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
-        command += ["-p", child]
+    command = [strace, "-f", "-y", "-s", "100", "-o", str(trace)]
     command += ["-e", "trace=write,writev,sendto,sendmsg,fsync,fdatasync,/rename"]
+    workers = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    for worker in workers:
+        command += ["-p", worker]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as tracer:
         assert tracer.stderr is not None
-        assert b"attached" in tracer.stderr.readline()
+        for _ in workers:
+            assert b"attached" in tracer.stderr.readline()
         for number in range(2, 12):
             send(url, number)
         tracer.terminate()
