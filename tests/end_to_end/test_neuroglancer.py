@@ -80,33 +80,33 @@ def assert_slice_shown(served: Served, dataset: str, resolution_nm: list[float],
     """`plane` "(Y, X)" fills its place in the panel, pixel by pixel, and nothing is drawn around it."""
     height, width = plane.shape
     middle = [width // 2, height // 2, z + 0.5]
+    expected = np.stack([plane >> 8, plane & 255, np.full_like(plane, 255)], axis=-1).astype(np.uint8)
     with watched(*WINDOW) as viewer:
         open_viewer(
             viewer,
             served.server.url,
             slice_state(f"{served.server.url}/{dataset}", resolution_nm, [*map(float, middle)]),
         )
-        left, top, panel_width, panel_height = panel_box(viewer.page)
-        assert (panel_width % 2, panel_height % 2) == (0, 0), "the window leaves a panel with odd sides"
-        assert panel_width > width
-        assert panel_height > height
-        x, y = panel_width // 2 - width // 2, panel_height // 2 - height // 2
-        expected = np.zeros((panel_height, panel_width, 3), np.uint8)
-        expected[y : y + height, x : x + width, 0] = plane >> 8
-        expected[y : y + height, x : x + width, 1] = plane & 255
-        expected[y : y + height, x : x + width, 2] = 255
+        panel = viewer.until(
+            lambda: shown_voxels(viewer), lambda panel: np.array_equal(place_of(panel, plane), expected)
+        )
+    assert (panel.shape[0] % 2, panel.shape[1] % 2) == (0, 0), "the window leaves a panel with odd sides"
+    asked = "\n".join(url for url in viewer.urls if f"/{dataset}/" in url)
+    np.testing.assert_array_equal(place_of(panel, plane), expected, f"after these requests:\n{asked}")
+    place_of(panel, plane)[:] = 0
+    panel[:70, -70:] = panel[:120, :70] = 0  # the controls in the upper corners
+    assert not panel.any(), "voxels are drawn where there are none"
 
-        def shown() -> NDArray[np.uint8]:
-            panel = viewer.screenshot()[top : top + panel_height, left : left + panel_width].copy()
-            panel[panel[..., 2] != 255] = 0  # neither background nor controls are voxels
-            return panel
 
-        def is_whole(panel: NDArray[np.uint8]) -> bool:
-            return np.array_equal(panel[y : y + height, x : x + width], expected[y : y + height, x : x + width])
+def shown_voxels(viewer: Visit) -> NDArray[np.uint8]:
+    """The panel's pixels, black where there are no voxels; it may still move while the page is laid out."""
+    left, top, width, height = panel_box(viewer.page)
+    panel = viewer.screenshot()[top : top + height, left : left + width].copy()
+    panel[panel[..., 2] != 255] = 0  # neither background nor most controls
+    return panel
 
-        panel = viewer.until(shown, is_whole)
-    np.testing.assert_array_equal(panel[y : y + height, x : x + width], expected[y : y + height, x : x + width])
-    around: NDArray[np.bool_] = np.asarray(panel.any(axis=2))
-    around[y : y + height, x : x + width] = False
-    controls = around[:70, -70:].sum() + around[:120, :70].sum()
-    assert around.sum() == controls, "voxels are drawn where there are none"
+
+def place_of(panel: NDArray[np.uint8], plane: NDArray[Any]) -> NDArray[np.uint8]:
+    """The part of a panel in which a centred `plane` lies, a voxel a pixel."""
+    y, x = (whole // 2 - part // 2 for whole, part in zip(panel.shape, plane.shape, strict=False))
+    return panel[y : y + plane.shape[0], x : x + plane.shape[1]]
