@@ -37,29 +37,26 @@ def main(context: click.Context) -> None:
 main.add_command(converter_cli.convert)
 
 
-class _SettingType(click.ParamType):
-    """Reads an option as its setting's row of the table says."""
-
-    def __init__(self, setting: settings.Setting) -> None:
-        self._setting = setting
-        self.name = "number" if isinstance(setting.default, int) else "text"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int | str | bool:
-        return self._setting.parsed(value, self._setting.flag)
-
-
 def _setting_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add one option for each row of the table of settings."""
     for setting in reversed(settings.SETTINGS):
-        is_flag = isinstance(setting.default, bool)
-        command = click.option(
-            setting.flag,
-            is_flag=is_flag,
-            type=None if is_flag else _SettingType(setting),
-            default=None,
-            help=f"{setting.help}  [{setting.variable}; default: {setting.shown_default}]",
-        )(command)
+        explained = f"{setting.help}  [{setting.variable}; default: {setting.shown_default}]"
+        if isinstance(setting.default, bool):
+            option = click.option(setting.flag, is_flag=True, default=None, help=explained)
+        else:
+            kind = "NUMBER" if isinstance(setting.default, int) else "TEXT"
+            option = click.option(setting.flag, metavar=kind, callback=_parsed_by(setting), help=explained)
+        command = option(command)
     return command
+
+
+def _parsed_by(setting: settings.Setting) -> Callable[..., int | str | bool | None]:
+    """A click callback that reads an option as its setting's row of the table says."""
+
+    def parsed(context: click.Context, parameter: click.Parameter, text: str | None) -> int | str | bool | None:
+        return None if text is None else setting.parsed(text, setting.flag)
+
+    return parsed
 
 
 @main.command()
