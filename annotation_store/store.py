@@ -31,7 +31,6 @@ _KNOWN_LOGS = 256
 _PARSED, _PARSED_BYTES = 8, 256 << 10
 _PARSED_LARGE, _PARSED_LARGE_BYTES = 1, 2 << 20
 """How many leaves are kept parsed, and up to which size: each MiB makes a collection of garbage 7 ms longer."""
-_RACES = 100
 
 
 @dataclass(frozen=True)
@@ -94,16 +93,11 @@ class AnnotationStore:
         """
         check_name(leaf, "leaf")
         place = f"{join(dataset, ANNOTATIONS)}/{directory}"
-        for _ in range(_RACES):
-            try:
-                parent, _, name = self._tree.real_path(f"{place}/{leaf}.json").rpartition("/")
-            except FileNotFoundError:
-                break
-            if name.endswith(".json"):
-                return Location(parent, name.removesuffix(".json"))
-            # Else the kernel says "… (deleted)" of a file that an edit replaced while it was being looked up.
-        else:
-            raise Unreadable("the annotation file is a link to a file whose name does not end in .json.")
+        with contextlib.suppress(FileNotFoundError):
+            parent, _, name = self._tree.real_path(f"{place}/{leaf}.json").rpartition("/")
+            if not name.endswith(".json"):
+                raise Unreadable("the annotation file is a link to a file whose name does not end in .json.")
+            return Location(parent, name.removesuffix(".json"))
         with contextlib.suppress(FileNotFoundError):
             place = self._tree.real_path(place)
         return Location(place, leaf)

@@ -136,13 +136,18 @@ class Tree:
 
     def real_path(self, path: str) -> str:
         """Where an existing file lies beneath the root once symbolic links are followed; raises OSError."""
-        descriptor = self.open(path, os.O_PATH)
-        try:
-            inside = os.readlink(f"/proc/self/fd/{descriptor}")
-        finally:
-            os.close(descriptor)
-        root = os.readlink(f"/proc/self/fd/{self._root}")
-        return os.path.relpath(inside, root)
+        for _ in range(_RACES):
+            descriptor = self.open(path, os.O_PATH)
+            try:
+                inside = os.readlink(f"/proc/self/fd/{descriptor}")
+                root = os.readlink(f"/proc/self/fd/{self._root}")
+                # Of a file that was replaced in between, the kernel says where it was and appends "(deleted)".
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), os.lstat(inside)):
+                        return os.path.relpath(inside, root)
+            finally:
+                os.close(descriptor)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
 
     def _entry(self, path: str, name: str) -> Entry | None:
         try:
