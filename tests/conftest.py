@@ -187,9 +187,9 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 
     def start(root: Path, *arguments: str, workers: int = 2) -> RunningServer:
         log = tmp_path_factory.mktemp("server") / "log"
-        server = _launch(root, arguments, workers, log)
+        server = launch(root, arguments, workers, log)
         servers.append(server)
-        _wait_until_healthy(server)
+        wait_until_healthy(server)
         return server
 
     yield start
@@ -197,7 +197,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
         server.stop()
 
 
-def _launch(root: Path, arguments: tuple[str, ...], workers: int, log: Path) -> RunningServer:
+def launch(root: Path, arguments: tuple[str, ...], workers: int, log: Path) -> RunningServer:
     port = free_port()
     command = [str(Path(sys.executable).with_name("precomputed")), "serve", str(root)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), *arguments]
@@ -207,7 +207,7 @@ def _launch(root: Path, arguments: tuple[str, ...], workers: int, log: Path) -> 
     return RunningServer(process, port, log)
 
 
-def _wait_until_healthy(server: RunningServer) -> None:
+def wait_until_healthy(server: RunningServer) -> None:
     deadline = time.monotonic() + STARTS_WITHIN_S
     while time.monotonic() < deadline and server.process.poll() is None:
         if server.is_healthy():

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from precomputed_server.format.info import VolumeInfo
 
-_PANEL_VOXELS = 800
-"""A panel is about this many screen pixels wide; the whole extent is fitted into it."""
+_PANEL_PIXELS = (600, 340, 340)
+"""What one of four panels has on a small screen: x lies across it, y and z down; the whole extent is fitted into it."""
 
 COLOURS = ("#00a0ff", "#ff4dd8", "#ffd23f", "#3fd96b", "#ff5a3c", "#b18cff")
 
@@ -33,15 +33,15 @@ def viewer_state(layers: Sequence[ViewerLayer], layout: str = "4panel") -> dict[
     """The viewer state that shows `layers` centred and fitted, in the voxels of the first layer's finest scale."""
     scale = layers[0].info.scales[0]
     middle = [offset + length // 2 + 0.5 for offset, length in zip(scale.voxel_offset, scale.size, strict=True)]
-    widest_nm = max(length * edge for length, edge in zip(scale.size, scale.resolution_nm, strict=True))
-    fitted = widest_nm / min(scale.resolution_nm)
+    unit = min(scale.resolution_nm)
+    extent = [length * edge / unit for length, edge in zip(scale.size, scale.resolution_nm, strict=True)]
     return {
         "dimensions": {
             axis: [edge / 1e9, "m"] for axis, edge in zip(("x", "y", "z"), scale.resolution_nm, strict=True)
         },
         "position": middle,
-        "crossSectionScale": max(1.0, fitted / _PANEL_VOXELS),
-        "projectionScale": max(1.0, fitted * 1.2),
+        "crossSectionScale": max(length / pixels for length, pixels in zip(extent, _PANEL_PIXELS, strict=True)),
+        "projectionScale": max(extent) * 1.2,
         "layers": [_layer(layer) for layer in layers],
         "selectedLayer": {"layer": layers[0].name, "visible": False},
         "layout": layout,

@@ -31,6 +31,7 @@ INDEX = Route("index", "/index.html", READ, "The page that lists the datasets; `
 API = Route("api", "/api/", READ, "This interface, to read and to try (Swagger UI); `/api/openapi.json` is its text.")
 VIEWER = Route("viewer", "/neuroglancer/v/1/", READ, "Neuroglancer, when the `viewer` extra is installed.")
 STATIC = Route("static", "/static/{file}", READ, "Style and script of the pages.")
+ICON = Route("icon", "/favicon.ico", READ, "The pages' icon.")
 HEALTH = Route("health", "/healthz", READ, "200 while the process serves.")
 BLOCKS = Route("blocks", "/{dataset}/annotations/blocks", READ, "The annotation blocks of a dataset.")
 LEAF = Route(
@@ -47,13 +48,14 @@ CHUNK = Route(
 )
 TREE = Route("tree", "/{any path}", READ, "A file, or with a trailing `/` the listing of a directory.")
 
-ROUTES = (INDEX, API, VIEWER, STATIC, HEALTH, BLOCKS, LEAF, CHUNK, TREE)
+ROUTES = (INDEX, API, VIEWER, STATIC, ICON, HEALTH, BLOCKS, LEAF, CHUNK, TREE)
 
 _FIRST_SEGMENTS: Mapping[str, Route | None] = {
     "index.html": INDEX,
     "api": API,
     "neuroglancer": VIEWER,
     "static": STATIC,
+    "favicon.ico": ICON,
     "healthz": HEALTH,
     # Kept for what comes, so that no dataset settles there.
     "datasets": None,

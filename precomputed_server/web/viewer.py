@@ -39,6 +39,11 @@ async def get_static(request: web.Request, target: Target) -> web.StreamResponse
     return await _send_packaged(request, _STATIC, target.path)
 
 
+async def get_icon(request: web.Request, target: Target) -> web.StreamResponse:
+    """The icon that browsers ask for on every page."""
+    return await _send_packaged(request, _STATIC, "icon.svg")
+
+
 async def get_api(request: web.Request, target: Target) -> web.StreamResponse:
     """Swagger UI, its assets and the interface description."""
     if target.path == "":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RunningServer, _launch, _wait_until_healthy
+from tests.conftest import RunningServer, launch, wait_until_healthy
 
 WORKERS = 4
 
@@ -36,9 +36,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     of its own in it. A test that stops, breaks or sets up the server asks for `start_server` instead.
     """
     root = tmp_path_factory.mktemp("root")
-    server = _launch(root, (), WORKERS, tmp_path_factory.mktemp("server") / "log")
+    server = launch(root, (), WORKERS, tmp_path_factory.mktemp("server") / "log")
     try:
-        _wait_until_healthy(server)
+        wait_until_healthy(server)
         yield Served(root, server)
     finally:
         server.stop()
