@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +79,10 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command()
-@click.argument("source", nargs=-1, required=True)
-@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, metavar="SOURCE... DEST")
 @_with_options
 @click.pass_context
-def convert(context: click.Context, /, source: tuple[str, ...], dest: Path, **values: Any) -> None:
+def convert(context: click.Context, /, paths: tuple[str, ...], **values: Any) -> None:
     """Convert the TIFF stack SOURCE into the dataset DEST.
 
     SOURCE is a directory of planes, planes by name or glob (in natural order: img_2 before img_10), or a multi-page
@@ -93,6 +93,12 @@ def convert(context: click.Context, /, source: tuple[str, ...], dest: Path, **va
     precomputed convert 'planes/*.tif' /data/brain --voxel-size ,,2
     precomputed convert labels.tif /data/cells --segmentation --voxel-size 1,1,1
     """
+    if len(paths) < 2:
+        raise click.UsageError("Name the stack and where to write the dataset: precomputed convert SOURCE... DEST.")
+    if values["annotations"] is not None and not values["overwrite"]:
+        raise click.UsageError("--annotations says what --overwrite does with annotations; add --overwrite.")
+    *source, last = paths
+    dest = Path(last)
     if values["voxel_size"] is None:
         del values["voxel_size"]
     else:
@@ -104,7 +110,7 @@ def convert(context: click.Context, /, source: tuple[str, ...], dest: Path, **va
     _report(summary)
 
 
-@click.command("precomputed-tif")
+@click.command("precomputed-tif", context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--source", required=True, help='Glob of the source planes, e.g. "/path/to/img_*.tif*".')
 @click.option("--dest", required=True, type=click.Path(path_type=Path), help="Destination directory.")
 @click.option("--levels", type=int, default=4, show_default=True, help="Number of levels with full resolution.")
@@ -144,15 +150,20 @@ def precomputed_tif(source: str, dest: Path, **values: Any) -> None:
 
 
 def _report(summary: Summary) -> None:
-    levels = len(summary.info.scales)
+    levels = _counted(len(summary.info.scales), "level")
     if summary.chunks == 0:
-        click.echo(f"{summary.destination}: finished the conversion that was interrupted, {levels} levels")
-        return
-    rate = summary.bytes / max(summary.seconds, 1e-9) / 1e6
-    click.echo(
-        f"{summary.destination}: {levels} levels, {summary.chunks} chunks, {summary.bytes / 1e6:.1f} MB "
-        f"in {summary.seconds:.1f} s ({rate:.0f} MB/s)"
-    )
+        click.echo(f"{summary.destination}: finished the conversion that was interrupted, {levels}")
+    else:
+        rate = summary.bytes / max(summary.seconds, 1e-9) / 1e6
+        click.echo(
+            f"{summary.destination}: {levels}, {_counted(summary.chunks, 'chunk')}, {summary.bytes / 1e6:.1f} MB "
+            f"in {summary.seconds:.1f} s ({rate:.0f} MB/s)"
+        )
+    click.echo(f"Look at it: precomputed serve {shlex.quote(str(summary.destination.parent))}")
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}" + ("" if number == 1 else "s")
 
 
 def _assumed(summary: Summary) -> str:

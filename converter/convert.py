@@ -102,12 +102,21 @@ def convert(
         raise typed(error, str(error.filename or dest)) from error
 
 
+def was_made_of(dataset: Path, source: str, options: ConvertOptions) -> bool:
+    """Whether the dataset at `dataset` was converted from `source` with these `options`."""
+    return _request_recorded(Destination(dataset)) == _request((source,), options)
+
+
 def _prepare(sources: tuple[str, ...], options: ConvertOptions) -> _Conversion:
     """Read and check the source; nothing is written."""
     began = time.time()
     stack = read_stack(sources)
     size = voxel_size(stack.metadata, options.voxel_size, options.assumed_voxel_size)
     dtype = stored_type(stack.dtype, options.dtype, options.segmentation)
+    if options.segmentation and stack.num_channels > 1:
+        raise InvalidInput(
+            f"Labels have one channel and {sources[0]} has {stack.num_channels}; leave --segmentation out."
+        )
     volume = Volume(dtype, stack.num_channels, options.segmentation)
     pyramid = levels(stack.size, size.nanometres, options.pyramid)
     return _Conversion(sources, options, stack, size, volume, pyramid, uuid.uuid4().hex, began)
@@ -210,8 +219,7 @@ def _finish_interrupted(destination: Destination, transform: TransformAnnotation
         plan = interrupted_swap(destination)
         if plan is not None:
             roll_forward(destination, plan, transform)
-    record = read_json(destination.conversion) or {}
-    return {name: record.get(name) for name in ("source", "options")}
+    return _request_recorded(destination)
 
 
 def _finished_summary(destination: Destination) -> Summary:
@@ -223,6 +231,12 @@ def _finished_summary(destination: Destination) -> Summary:
 def _request(sources: tuple[str, ...], options: ConvertOptions) -> dict[str, Any]:
     """What tells one conversion from another."""
     return {"source": list(sources), "options": options.to_json()}
+
+
+def _request_recorded(destination: Destination) -> dict[str, Any]:
+    """The request that the dataset was made for."""
+    record = read_json(destination.conversion) or {}
+    return {name: record.get(name) for name in ("source", "options")}
 
 
 def _json_text(members: dict[str, Any]) -> str:

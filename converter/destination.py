@@ -71,7 +71,7 @@ def existing_pyramid(destination: Destination, overwrite: bool) -> Existing:
     """Check that a conversion may write here; raises DestinationExists when something is there that it may not replace.
 
     A directory that is absent, empty or holds only what a killed conversion left is new. Any other needs `overwrite`,
-    and then its pyramid must be one that this program wrote.
+    and then a pyramid in it must be one that this program wrote.
     """
     path = destination.path
     if path.exists() and not path.is_dir():
@@ -79,9 +79,8 @@ def existing_pyramid(destination: Destination, overwrite: bool) -> Existing:
     if not _is_occupied(destination):
         return Existing()
     if not overwrite:
-        raise DestinationExists(
-            f"{path} is not empty; choose another destination, or add --overwrite to replace the pyramid in it."
-        )
+        what = "replace the pyramid in it" if _our_scales(destination) else "put a pyramid beside what it holds"
+        raise DestinationExists(f"{path} is not empty; choose another destination, or add --overwrite to {what}.")
     scales = _our_scales(destination)
     if not destination.info.exists():
         return Existing(None, scales)
@@ -120,7 +119,12 @@ def must_transform(destination: Destination, existing: Existing, info: VolumeInf
 @contextmanager
 def locked(destination: Destination) -> Iterator[None]:
     """Hold the destination against other conversions, making the directory if need be; raises Busy."""
-    destination.private.mkdir(parents=True, exist_ok=True)
+    try:
+        destination.private.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"{destination.path} cannot be made: {error.strerror}; choose another destination."
+        ) from error
     with ExitStack() as held:
         directory = os.open(destination.private, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         held.callback(os.close, directory)

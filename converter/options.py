@@ -46,7 +46,7 @@ class ConvertOptions:
             if edge is not None and edge <= 0:
                 raise InvalidInput("The voxel size must be greater than zero in every axis, in µm.")
         if self.jobs is not None and self.jobs < 1:
-            raise InvalidInput(f"--jobs {self.jobs} is less than 1.")
+            raise InvalidInput(f"{self.jobs} processes cannot do anything; use 1 or more.")
         if self.annotation_block is not None and min(self.annotation_block) < 1:
             raise InvalidInput("--annotation-block must be at least 1 voxel in every axis.")
         if self.annotations not in (None, KEEP, TRANSFORM):

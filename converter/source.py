@@ -78,13 +78,19 @@ def find_files(sources: Sequence[str]) -> list[str]:
     for source in sources:
         matches = list(_matches(source))
         if not matches:
-            raise InvalidInput(
-                f"No TIFF file matches {source!r}; give a directory of planes, a quoted glob or a multi-page TIFF."
-            )
+            raise InvalidInput(_nothing_found(source))
         found.update(dict.fromkeys(matches))
     if not found:
         raise InvalidInput("No source was given; give a directory of planes, a quoted glob or a multi-page TIFF.")
     return sorted(found, key=natural_key)
+
+
+def _nothing_found(source: str) -> str:
+    if os.path.isdir(source):
+        return f"{source} holds no file that ends in .tif or .tiff; give the directory of the planes themselves."
+    if glob.has_magic(source):
+        return f"No TIFF file matches {source!r}; * ? and [ ] are wildcards in a glob: give the directory instead."
+    return f"{source} does not exist; give a directory of planes, a quoted glob or a multi-page TIFF."
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import click
@@ -20,7 +21,11 @@ from precomputed_server.errors import DestinationExists, InvalidInput, Precomput
 _DONE_WRONG, _ASKED_WRONG = 1, 2
 
 
-@click.group("precomputed", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    "precomputed",
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="precomputed")
 @click.pass_context
 def main(context: click.Context) -> None:
@@ -32,6 +37,8 @@ def main(context: click.Context) -> None:
     precomputed serve /data                   every dataset beneath /data, for Neuroglancer and NeuroTrALE
     """
     context.obj = converter_cli.Annotations(transform_annotations)
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 main.add_command(converter_cli.convert)
@@ -68,26 +75,35 @@ def serve(root: Path | None, **given: Any) -> None:
     Without ROOT it is $PRECOMPUTED_PATH, else /data. Each option can be given by the environment variable named with
     it; the option wins.
     """
-    _serve(settings.load(root, given))
+    from precomputed_server.web import gunicorn  # here: converting needs no server and starts faster without
+
+    chosen = settings.load(root, given)
+    _serve(chosen, gunicorn.listen(chosen.host, chosen.port))
 
 
-@main.command(name="demo")
+@main.command(name="demo", short_help="Convert a made-up or your own stack and serve it here.")
 @click.option("--source", help="Your own TIFF stack: a directory, glob or multi-page TIFF  [default: made-up tissue]")
 @click.option("--voxel-size", metavar="X,Y,Z", help="Edges of its voxels in µm, where the TIFF does not tell them.")
 @click.option("--directory", type=click.Path(path_type=Path), default="demo", show_default=True, help="Where to write.")
-@click.option("--port", type=int, default=9000, show_default=True, help="TCP port on 127.0.0.1.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9000, show_default=True, help="TCP port on 127.0.0.1.")
 def run_demo(source: str | None, voxel_size: str | None, directory: Path, port: int) -> None:
     """Convert a stack, with annotations if it is made up, and serve it on this machine."""
+    from precomputed_server.web import gunicorn  # here: converting needs no server and starts faster without
+
+    if voxel_size is not None and source is None:
+        raise InvalidInput("--voxel-size is that of your own stack; name it with --source.")
     data = directory.absolute() / "data"
+    chosen = settings.load(data, {"host": "127.0.0.1", "port": port})
+    listener = gunicorn.listen(chosen.host, chosen.port)  # before the work, which may be long
     if source is None:
         dataset = demo.made_up(directory.absolute(), data, click.echo)
     else:
         dataset = demo.of_stack(source, voxel_size, data, click.echo)
-    _serve(settings.load(data, {"host": "127.0.0.1", "port": port}), dataset)
+    _serve(chosen, listener, dataset)
 
 
-def _serve(chosen: settings.Settings, dataset: str | None = None) -> None:
-    from precomputed_server.web import gunicorn  # here, because converting needs no server and starts faster without
+def _serve(chosen: settings.Settings, listener: socket, dataset: str | None = None) -> None:
+    from precomputed_server.web import gunicorn  # here: converting needs no server and starts faster without
 
     def ready(url: str) -> None:
         click.echo(f"Serving {chosen.root} with {chosen.workers} worker{'s' if chosen.workers > 1 else ''}:")
@@ -97,7 +113,7 @@ def _serve(chosen: settings.Settings, dataset: str | None = None) -> None:
         click.echo("Stop it with Ctrl-C.")
         sys.stdout.flush()
 
-    gunicorn.serve(chosen, ready)
+    gunicorn.serve(chosen, listener, ready)
 
 
 precomputed_tif = converter_cli.precomputed_tif
@@ -115,7 +131,15 @@ def run_precomputed_tif() -> None:
 
 def _run(command: click.Command) -> None:
     try:
-        command()
+        sys.exit(command.main(standalone_mode=False))
+    except click.Abort:
+        click.echo("Stopped.", err=True)
+        sys.exit(_DONE_WRONG)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        where = f" See `{context.command_path} --help`." if context else ""
+        click.echo(f"Error: {error.format_message().rstrip('.')}.{where}", err=True)
+        sys.exit(error.exit_code)
     except PrecomputedError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(_ASKED_WRONG if isinstance(error, (InvalidInput, DestinationExists)) else _DONE_WRONG)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,12 @@ from urllib.parse import quote
 
 from annotation_store.edits import ReplaceAll
 from annotation_store.store import AnnotationStore, EditRequest, Outcome
-from converter import ConvertOptions, convert
+from converter import ConvertOptions, convert, was_made_of
 from converter.planes import write_plane
 from converter.voxel_size import parse_edges
 from precomputed_server import phantom
 from precomputed_server.catalog.records import describe
+from precomputed_server.errors import InvalidInput
 from precomputed_server.files import Tree
 from precomputed_server.format.viewer_state import ViewerLayer, viewer_fragment, viewer_state
 from precomputed_server.readers.volumes import Volumes
@@ -45,13 +47,24 @@ def made_up(directory: Path, data: Path, tell: Tell) -> str:
 
 
 def of_stack(source: str, voxel_size: str | None, data: Path, tell: Tell) -> str:
-    """Convert the stack `source` into `data`, once; returns the dataset's path there."""
+    """Convert the stack `source` into `data`, once; returns the dataset's path there.
+
+    Raises InvalidInput when a dataset of that name was made from something else.
+    """
+    source = os.path.abspath(source)
     name = Path(source.rstrip("/*")).name.partition(".")[0].strip("*?[]") or "stack"
     dataset = data / name
+    options = ConvertOptions(voxel_size=parse_edges(voxel_size or ",,"))
     if not (dataset / "info").exists():
         tell(f"Converting {source} into {dataset} …")
         dataset.parent.mkdir(parents=True, exist_ok=True)
-        convert(source, dataset, ConvertOptions(voxel_size=parse_edges(voxel_size or ",,")))
+        convert(source, dataset, options)
+    elif not was_made_of(dataset, source, options):
+        raise InvalidInput(
+            f"{dataset} was made of another stack or voxel size; remove it, or choose another --directory."
+        )
+    else:
+        tell(f"{source} was converted before; {dataset} is served as it is.")
     return name
 
 

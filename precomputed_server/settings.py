@@ -21,11 +21,14 @@ OLD_ROOT_VARIABLE = "PRECOMPUTED_PATH"
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the table: the default's type is the setting's type."""
+    """One row of the table: the default's type is the setting's type; numbers lie in `minimum` … `maximum`."""
 
     name: str
     default: int | str | bool
     help: str
+    minimum: int = 1
+    maximum: int | None = None
+    octal: bool = False
 
     @property
     def flag(self) -> str:
@@ -42,40 +45,46 @@ class Setting:
         """The default as a person reads it."""
         if isinstance(self.default, bool):
             return "off"
-        if self.name == "umask":
-            return f"0o{self.default:03o}"
-        return str(self.default)
+        return f"0o{self.default:03o}" if self.octal else str(self.default)
 
     def parsed(self, text: str, given_as: str) -> int | str | bool:
         """Read a flag's or variable's text; raises InvalidInput naming what it was `given_as`."""
         if isinstance(self.default, bool):
             if text.lower() in ("1", "true", "yes", "on"):
                 return True
-            if text.lower() in ("", "0", "false", "no", "off"):
+            if text.lower() in ("0", "false", "no", "off"):
                 return False
             raise InvalidInput(f"{given_as} is {text!r}; use 1 or 0.")
         if isinstance(self.default, int):
-            try:
-                return int(text, 0)
-            except ValueError as error:
-                raise InvalidInput(f"{given_as} is {text!r}; use a whole number.") from error
+            return self._number(text, given_as)
         return text
+
+    def _number(self, text: str, given_as: str) -> int:
+        try:
+            number = int(text, 8 if self.octal else 0)
+        except ValueError as error:
+            kind = "an octal number such as 0o022" if self.octal else "a whole number"
+            raise InvalidInput(f"{given_as} is {text!r}; use {kind}.") from error
+        if number < self.minimum or (self.maximum is not None and number > self.maximum):
+            bounds = f"from {self.minimum}" + ("" if self.maximum is None else f" to {self.maximum}")
+            raise InvalidInput(f"{given_as} is {text}; use a number {bounds}.")
+        return number
 
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for every IPv4 address of this machine."),
-    Setting("port", 9000, "TCP port to listen on."),
-    Setting("workers", 0, "Serving processes; 0 means the CPUs this process may use, at most 8."),
-    Setting("chunk_max_age", 60, "Seconds for which a browser may keep a chunk without asking again."),
+    Setting("port", 9000, "TCP port to listen on.", minimum=0, maximum=65_535),
+    Setting("workers", 0, "Serving processes; 0 is the CPUs this process may use, at most 8.", minimum=0, maximum=256),
+    Setting("chunk_max_age", 60, "Seconds for which a browser may keep a chunk without asking again.", minimum=0),
     Setting("max_body", 64 * MEBIBYTE, "Largest body of an annotation save, in bytes."),
     Setting("large_body", 2 * MEBIBYTE, "Bodies and files above this many bytes are parsed in a process of their own."),
     Setting("large_waiting", 4, "How many large saves of one worker may be under way before it answers 503."),
     Setting("max_decoded", 256 * MEBIBYTE, "Largest file or chunk, in bytes, that the server inflates for a client."),
-    Setting("decode_threads", 2, "Threads of each worker that inflate chunks."),
-    Setting("file_threads", 16, "Threads of each worker that read files which are not in the page cache."),
-    Setting("write_threads", 8, "Threads of each worker that commit annotation edits."),
+    Setting("decode_threads", 2, "Threads of each worker that inflate chunks.", maximum=256),
+    Setting("file_threads", 16, "Threads of each worker that read files which are not in the page cache.", maximum=256),
+    Setting("write_threads", 8, "Threads of each worker that commit annotation edits.", maximum=256),
     Setting("lock_timeout", 30, "Seconds to wait for another process that holds an annotation block's lock."),
-    Setting("umask", 0o002, "Permission bits that new annotation files do not get."),
+    Setting("umask", 0o002, "Permission bits that new annotations do not get.", minimum=0, maximum=0o777, octal=True),
     Setting("single_host", False, "Take edits where file locks hold on this host only; no other may serve the root."),
     Setting("timeout", 60, "Seconds after which a worker that answers nothing at all is replaced."),
 )
@@ -111,17 +120,15 @@ def load(
     """Combine flags (`given`; None counts as not given), the environment and the defaults; raises InvalidInput."""
     values: dict[str, Any] = {}
     for setting in SETTINGS:
-        flag = (given or {}).get(setting.name)
-        text = environ.get(setting.variable)
-        from_environment = setting.default if text is None else setting.parsed(text, setting.variable)
-        values[setting.name] = from_environment if flag is None else flag
+        flag, text = (given or {}).get(setting.name), environ.get(setting.variable)
+        if flag is not None:
+            values[setting.name] = flag
+        else:
+            values[setting.name] = setting.parsed(text, setting.variable) if text else setting.default
     unknown = set(given or {}) - set(_BY_NAME)
     if unknown:
         raise InvalidInput(f"there is no setting named {', '.join(sorted(unknown))}.")
     values["workers"] = values["workers"] or default_workers()
-    negative = next((name for name, value in values.items() if isinstance(value, int) and value < 0), None)
-    if negative:
-        raise InvalidInput(f"{_BY_NAME[negative].flag} is {values[negative]}; use a number from 0.")
     return Settings(root=root or Path(environ.get(OLD_ROOT_VARIABLE) or "/data"), **values)
 
 

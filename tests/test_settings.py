@@ -36,23 +36,29 @@ def test_the_old_name_of_the_root_still_counts() -> None:
     assert load(Path("/given"), environ={"PRECOMPUTED_PATH": "/brains"}).root == Path("/given")
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("1", True), ("on", True), ("TRUE", True), ("0", False), ("", False), ("no", False)]
-)
+@pytest.mark.parametrize(("text", "value"), [("1", True), ("on", True), ("TRUE", True), ("0", False), ("no", False)])
 def test_switches(text: str, value: bool) -> None:
     assert load(environ={"PRECOMPUTED_SINGLE_HOST": text}).single_host is value
 
 
 def test_a_umask_is_written_in_octal() -> None:
-    assert load(environ={"PRECOMPUTED_UMASK": "0o022"}).umask == 0o022
+    for text in ("0o022", "022", "22"):
+        assert load(environ={"PRECOMPUTED_UMASK": text}).umask == 0o022
+
+
+def test_a_flag_hides_a_wrong_variable_and_an_empty_one_is_none() -> None:
+    assert load(given={"port": 9002}, environ={"PRECOMPUTED_PORT": "http"}).port == 9002
+    assert load(environ={"PRECOMPUTED_PORT": ""}).port == 9000
 
 
 @pytest.mark.parametrize(
     ("environ", "sentence"),
     [
         ({"PRECOMPUTED_PORT": "http"}, "PRECOMPUTED_PORT is 'http'; use a whole number"),
+        ({"PRECOMPUTED_UMASK": "9"}, "PRECOMPUTED_UMASK is '9'; use an octal number"),
+        ({"PRECOMPUTED_DECODE_THREADS": "0"}, "PRECOMPUTED_DECODE_THREADS is 0; use a number from 1 to 256"),
         ({"PRECOMPUTED_SINGLE_HOST": "maybe"}, "PRECOMPUTED_SINGLE_HOST is 'maybe'; use 1 or 0"),
-        ({"PRECOMPUTED_MAX_BODY": "-1"}, "--max-body is -1"),
+        ({"PRECOMPUTED_MAX_BODY": "-1"}, "PRECOMPUTED_MAX_BODY is -1; use a number from 1"),
     ],
 )
 def test_a_wrong_variable_is_named(environ: dict[str, str], sentence: str) -> None:

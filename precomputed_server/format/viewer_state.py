@@ -70,9 +70,11 @@ def _control(channel: int) -> str:
 
 
 def _shader(channels: int) -> str:
+    if channels == 1:  # a volume of one channel has no channel dimension that a control could name
+        return "\n".join(
+            (f"#uicontrol invlerp {_control(0)}", "void main() {", f"  emitGrayscale({_control(0)}());", "}")
+        )
     controls = [f"#uicontrol invlerp {_control(channel)}(channel={channel})" for channel in range(channels)]
-    if channels == 1:
-        return "\n".join((*controls, "void main() {", "  emitGrayscale(channel0());", "}"))
     for channel in range(channels):
         colour = COLOURS[channel % len(COLOURS)]
         controls.append(f'#uicontrol vec3 colour{channel} color(default="{colour}")')

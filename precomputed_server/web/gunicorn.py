@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -49,23 +50,24 @@ class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         return create_app(self._settings)
 
 
-def serve(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Serve until a signal ends it; `ready` is told the URL once workers are being started.
+def serve(settings: Settings, listener: socket.socket, ready: Callable[[str], None]) -> None:
+    """Serve on `listener` until a signal ends it; `ready` is told the URL once workers are being started.
 
-    Raises InvalidInput when the root is no directory or the address cannot be listened on.
+    Raises InvalidInput when the root is no directory.
     """
     if not settings.root.is_dir():
         raise InvalidInput(f"{settings.root} is not a directory; name the one that holds your datasets.")
-    listener = _listen(settings.host, settings.port)
     port = listener.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     _Pool(settings, listener, lambda: ready(f"http://{host}:{port}/")).run()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Take the address to serve on; raises InvalidInput when it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
-        raise InvalidInput(f"{host} port {port} cannot be listened on: {reason}; choose another --port.") from error
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise InvalidInput(f"Port {port} of {host} is taken or not yours; choose another --port.") from error
+        raise InvalidInput(f"{host} is not an address of this machine; choose another --host.") from error

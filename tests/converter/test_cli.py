@@ -83,7 +83,7 @@ def test_the_record_says_where_the_voxel_size_came_from(tmp_path: Path) -> None:
         ("--voxel-size 1,1,nan", "greater than zero"),
         ("--voxel-size 1,1", "is not X,Y,Z"),
         ("--voxel-size 1,1,1 --levels 0", "--levels 0"),
-        ("--voxel-size 1,1,1 --jobs 0", "--jobs 0"),
+        ("--voxel-size 1,1,1 --jobs 0", "0 processes"),
         ("--voxel-size 1,1,1 --chunk-size 0,1,1", "chunk size 0,1,1"),
         ("--voxel-size 1,1,1 --downsample 4,4,4", "--downsample 4,4,4"),
         ("--voxel-size 1,1,1 --dtype uint8", "uint16 planes cannot become uint8"),
