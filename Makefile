@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_USE_PEP517 := 1
+PORT ?= 9000
 export SOURCE VOXEL_SIZE
 
 .DEFAULT_GOAL := help
@@ -14,7 +15,7 @@ help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(VENV)/installed ## Make, convert and serve a stack on 127.0.0.1:9000 (your own: SOURCE=DIR VOXEL_SIZE=X,Y,Z in µm)
-	@$(BIN)/precomputed demo $(if $(SOURCE),--source "$$SOURCE") $(if $(VOXEL_SIZE),--voxel-size "$$VOXEL_SIZE")
+	@$(BIN)/precomputed demo --port $(PORT) $(if $(SOURCE),--source "$$SOURCE") $(if $(VOXEL_SIZE),--voxel-size "$$VOXEL_SIZE")
 
 test: $(VENV)/test-installed components ## Install what the tests need, then run lint, types and all tests but the nightly ones
 	$(call tiers,lint types tests)

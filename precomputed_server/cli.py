@@ -138,7 +138,7 @@ def _run(command: click.Command) -> None:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         where = f" See `{context.command_path} --help`." if context else ""
-        click.echo(f"Error: {error.format_message().rstrip('.')}.{where}", err=True)
+        click.echo(f"Error: {error.format_message()}{where}", err=True)
         sys.exit(error.exit_code)
     except PrecomputedError as error:
         click.echo(f"Error: {error}", err=True)

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from precomputed_server.catalog.records import Dataset, describe
 from precomputed_server.errors import PrecomputedError
-from precomputed_server.files import Tree
+from precomputed_server.files import Tree, typed
 from precomputed_server.readers.volumes import Volumes
 
 
-def find_datasets(tree: Tree, volumes: Volumes, limit: int = 10_000) -> list[Dataset]:
-    """Every dataset beneath the root by path, at most `limit`; the walk stops at a volume and at damaged places."""
-    found = []
-    for dataset in _walk(tree, volumes, "", set()):
-        found.append(dataset)
-        if len(found) == limit:
-            break
-    return found
+@dataclass(frozen=True)
+class Damaged:
+    """A directory that cannot be looked at, and why, in a sentence."""
+
+    path: str
+    reason: str
 
 
-def _walk(tree: Tree, volumes: Volumes, path: str, seen: set[tuple[int, int]]) -> Iterator[Dataset]:
+def find_datasets(tree: Tree, volumes: Volumes, limit: int = 10_000) -> tuple[list[Dataset], list[Damaged]]:
+    """Every dataset beneath the root by path, and every damaged place, at most `limit` of both.
+
+    The walk stops at a volume.
+    """
+    found = list(itertools.islice(_walk(tree, volumes, "", set()), limit))
+    datasets = [place for place in found if isinstance(place, Dataset)]
+    return datasets, [place for place in found if isinstance(place, Damaged)]
+
+
+def _walk(tree: Tree, volumes: Volumes, path: str, seen: set[tuple[int, int]]) -> Iterator[Dataset | Damaged]:
     try:
         if not _is_new(tree, path, seen):
             return
@@ -30,8 +40,12 @@ def _walk(tree: Tree, volumes: Volumes, path: str, seen: set[tuple[int, int]]) -
             yield describe(tree, volume)
             return
         entries = tree.listing(path)
-    except (OSError, PrecomputedError):
-        return  # one damaged directory hides itself, not its neighbours
+    except OSError as error:
+        yield Damaged(path, str(typed(error, "the directory")))
+        return
+    except PrecomputedError as error:
+        yield Damaged(path, str(error))
+        return
     for entry in entries:
         if entry.is_directory:
             yield from _walk(tree, volumes, f"{path}/{entry.name}" if path else entry.name, seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -41,6 +42,7 @@ class DatasetCard:
     files: str
     viewer: str
     source: str
+    annotating: str
     size: str
     voxel_size: str
     kind: str
@@ -50,13 +52,14 @@ class DatasetCard:
 async def index(request: web.Request, target: Target) -> web.StreamResponse:
     """The list of datasets, at / and /index.html."""
     state = request.app[STATE]
-    datasets = await state.far(find_datasets, state.tree, state.volumes)
+    datasets, damaged = await state.far(find_datasets, state.tree, state.volumes)
     entries = await state.far(state.tree.listing, "")
     origin = f"{request.scheme}://{request.host}"
     return _page(
         "index.html",
         datasets=[_card(dataset, origin) for dataset in datasets],
-        entries=[(entry, _link(entry)) for entry in entries],
+        damaged=damaged,
+        entries=[(entry, _link(entry, tree_url)) for entry in entries],
         viewer=state.viewer is not None,
         root_is_dataset=any(dataset.path == "" for dataset in datasets),
     )
@@ -87,6 +90,7 @@ def _card(dataset: Dataset, origin: str) -> DatasetCard:
         files=f"./{path}/" if path else "./~/",
         viewer="neuroglancer/v/1/#" + viewer_fragment(viewer_state([layer])),
         source=f"precomputed://{source}",
+        annotating=f"precomputed://{origin}/~NAME.voxel/{path}".rstrip("/"),
         size=" × ".join(str(length) for length in finest.size),
         voxel_size=" × ".join(length_text(edge) for edge in finest.resolution_nm),
         kind=f"{info.volume_type}, {info.data_type}{channels}",
@@ -107,8 +111,8 @@ def tree_url(path: str) -> str:
     return literal + quote(path)
 
 
-def _link(entry: Entry) -> str:
-    return "./" + quote(entry.name) + ("/" if entry.is_directory else "")
+def _link(entry: Entry, quoted: Callable[[str], str] = quote) -> str:
+    return "./" + quoted(entry.name) + ("/" if entry.is_directory else "")
 
 
 def _page(template: str, **values: object) -> web.Response:

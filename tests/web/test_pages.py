@@ -60,7 +60,9 @@ async def test_a_damaged_dataset_does_not_hide_the_others(root: Path, client: Cl
     (root / "bad" / "info").write_text('{"scales": [')
     (root / "loop").mkdir()
     (root / "loop" / "again").symlink_to("..")
-    assert "good" in (await page(client, "/")).text
+    seen = (await page(client, "/")).text
+    assert "good" in seen
+    assert "bad: info is not JSON." in seen
 
 
 async def test_a_half_written_dataset_is_not_listed(root: Path, client: Client) -> None:
@@ -76,6 +78,9 @@ async def test_every_link_of_the_start_page_leads_somewhere(root: Path, client: 
         if not link.startswith("data:"):
             answer = await client.get(urljoin("/index.html", link.partition("#")[0]))
             assert answer.status == 200, link
+    listing = await page(client, urljoin("/index.html", "./~/api/"))
+    assert "info" in listing.text
+    assert "./api/" not in (await page(client, "/index.html")).links
 
 
 async def test_the_viewer_link_carries_the_layer(root: Path, client: Client) -> None:
