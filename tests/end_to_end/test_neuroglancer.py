@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 from converter import ConvertOptions, convert
 from converter.voxel_size import parse_edges
 from precomputed_server import demo
-from tests.data import phantom_stack
+from precomputed_server.catalog.records import describe
+from precomputed_server.files import Tree
+from precomputed_server.format.viewer_state import COLOURS, ViewerLayer, viewer_state
+from precomputed_server.readers.volumes import Volumes
+from tests.data import phantom_stack, write_plane
 from tests.end_to_end.browser import Visit, open_viewer, panel_box, slice_state, visit
 from tests.end_to_end.conftest import Served
 from tests.end_to_end.test_voxels_over_http import banana
@@ -110,3 +114,39 @@ def place_of(panel: NDArray[np.uint8], plane: NDArray[Any]) -> NDArray[np.uint8]
     """The part of a panel in which a centred `plane` lies, a voxel a pixel."""
     y, x = (whole // 2 - part // 2 for whole, part in zip(panel.shape, plane.shape, strict=False))
     return panel[y : y + plane.shape[0], x : x + plane.shape[1]]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_our_link_shows_the_contrast_of_the_statistics(channels: int, tmp_path: Path, served: Served) -> None:
+    """The shader of the list's link, not one of this test: a dim image fills the range from black to full colour."""
+    rows, columns = np.mgrid[:100, :120]
+    stack, name = tmp_path / "dim", f"dim{channels}"
+    stack.mkdir()
+    plane = (300 + 2 * rows + 3 * columns).astype(np.uint16)
+    for z in range(4):
+        write_plane(stack / f"{z}.tif", np.stack([plane + 7 * channel for channel in range(channels)]))
+    convert(str(stack), served.root / name, ConvertOptions(voxel_size=parse_edges("1,1,1"), levels=1))
+    tree = Tree(served.root)
+    volume = Volumes(tree).at(name)
+    assert volume is not None
+    dataset = describe(tree, volume)
+    tree.close()
+    assert dataset.contrast is not None
+    state = viewer_state([ViewerLayer(name, f"{served.server.url}/{name}", volume.info, dataset.contrast)], "xy")
+    quiet = dict.fromkeys(("showAxisLines", "showScaleBar", "showDefaultAnnotations"), False)
+    state |= {"position": [60.0, 50.0, 2.5], "crossSectionScale": 1, **quiet}
+    expected = np.zeros((*plane.shape, 3))
+    for channel, (low, high) in enumerate(dataset.contrast):
+        colour = "#ffffff" if channels == 1 else COLOURS[channel]
+        part = np.clip((plane + 7.0 * channel - low) / (high - low), 0, 1)
+        expected += part[..., None] * [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+    expected = np.clip(expected, 0, 255)
+
+    def differs(pixels: NDArray[np.uint8]) -> float:
+        left, top, width, height = panel_box(viewer.page)
+        panel = pixels[top : top + height, left : left + width]
+        return float(np.abs(place_of(panel, plane) - expected).max())
+
+    with watched(*WINDOW) as viewer:
+        open_viewer(viewer, served.server.url, state)
+        assert differs(viewer.settled(lambda pixels: differs(pixels) <= 1.5)) <= 1.5
