@@ -71,9 +71,8 @@ def _control(channel: int) -> str:
 
 def _shader(channels: int) -> str:
     if channels == 1:  # a volume of one channel has no channel dimension that a control could name
-        return "\n".join(
-            (f"#uicontrol invlerp {_control(0)}", "void main() {", f"  emitGrayscale({_control(0)}());", "}")
-        )
+        name = _control(0)
+        return f"#uicontrol invlerp {name}\nvoid main() {{\n  emitGrayscale({name}());\n}}"
     controls = [f"#uicontrol invlerp {_control(channel)}(channel={channel})" for channel in range(channels)]
     for channel in range(channels):
         colour = COLOURS[channel % len(COLOURS)]
