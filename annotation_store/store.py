@@ -176,7 +176,7 @@ class AnnotationStore:
             with self._locked(location) as leaf:
                 return self._commit(location, leaf, requests)
         except OSError as error:
-            return [typed(error, "The annotation file")] * len(requests)
+            return [typed(error, "The annotation file", writing=True)] * len(requests)
         except PrecomputedError as error:
             return [error] * len(requests)
 

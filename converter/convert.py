@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import sys
@@ -99,7 +100,7 @@ def convert(
         with locked(destination):
             return _run(conversion, destination, progress, transform_annotations)
     except OSError as error:
-        raise typed(error, str(error.filename or dest)) from error
+        raise typed(error, str(error.filename or dest), writing=True) from error
 
 
 def was_made_of(dataset: Path, source: str, options: ConvertOptions) -> bool:
@@ -230,7 +231,7 @@ def _finished_summary(destination: Destination) -> Summary:
 
 def _request(sources: tuple[str, ...], options: ConvertOptions) -> dict[str, Any]:
     """What tells one conversion from another."""
-    return {"source": list(sources), "options": options.to_json()}
+    return {"source": [os.path.abspath(source) for source in sources], "options": options.to_json()}
 
 
 def _request_recorded(destination: Destination) -> dict[str, Any]:

@@ -180,4 +180,5 @@ def _grid(info: VolumeInfo) -> tuple[object, ...]:
 
 
 def _has_annotations(destination: Destination) -> bool:
-    return any(stat.S_ISREG(path.stat().st_mode) for path in destination.path.glob("annotations/*/*.json"))
+    leaves = destination.path.glob("annotations/[!.]*/[!.]*.json")
+    return any(stat.S_ISREG(path.stat().st_mode) for path in leaves)

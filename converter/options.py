@@ -74,6 +74,8 @@ class ConvertOptions:
             "format": self.format,
             "segmentation": self.segmentation,
             "dtype": self.dtype,
+            "assumed_voxel_size": [None if edge is None else str(edge) for edge in self.assumed_voxel_size],
+            "annotation_block": None if self.annotation_block is None else list(self.annotation_block),
         }
 
 

@@ -209,14 +209,18 @@ def _read_cached(descriptor: int, offset: int, length: int) -> bytes:
     return buffer  # type: ignore[return-value]  # a bytearray is sent as it is; a copy to bytes would cost a tenth
 
 
-def typed(error: OSError, what: str) -> PrecomputedError:
-    """The error of this project that an OSError means, said of `what` and without a path of this host."""
+def typed(error: OSError, what: str, *, writing: bool = False) -> PrecomputedError:
+    """The error of this project that an OSError means, said of `what` and without a path of this host.
+
+    What may not be read is Unreadable: a viewer draws 403 as empty.
+    """
     if error.errno in _ABSENT:
         return NotFound(f"{what} does not exist.")
     if error.errno in _FULL:
         return StorageFull(f"{what} could not be written: the disk or a quota is full.")
     if error.errno in _FORBIDDEN:
-        return NotPermitted(f"{what} is not accessible to the user that the server runs as.")
+        kind = NotPermitted if writing else Unreadable
+        return kind(f"{what} is not accessible to the user that this program runs as.")
     if error.errno == errno.EROFS:
         return WritesRefused(f"{what} lies on a read-only file system.")
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ LOCAL_TYPES = {"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "ramfs", "zfs", 
 
 _HOST_ONLY_LOCKS = {"localflock", "nolock", "local_lock=flock", "local_lock=all"}
 _LUSTRE_SHARED_LOCKS = "flock"
+_CANNOT_LOCK = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ def host_only_locks(mounts: list[Mount]) -> str | None:
 def why_not_writable(root: Path, *, single_host: bool, mounts: list[Mount]) -> str | None:
     """Why this server must not take edits on `root`, in words that follow "because"; None when it may.
 
-    Locks, renames and syncs for real in a directory of its own that it removes again. Where only datasets beneath the
-    root are writable, nothing can be tried and each edit says for itself whether it could be made.
+    Locks, renames and syncs for real in a directory of its own that it removes again. Where that cannot be made,
+    nothing can be tried, and each edit says for itself whether it could be made.
     """
     reason = None if single_host else host_only_locks(mounts)
     if reason is not None:
@@ -94,10 +96,10 @@ def why_not_writable(root: Path, *, single_host: bool, mounts: list[Mount]) -> s
     try:
         probe.mkdir()
         return _probed(probe)
-    except PermissionError:
-        return None
     except OSError as error:
-        return f"a test write to the root failed: {os.strerror(error.errno or 0)}"
+        if error.errno in _CANNOT_LOCK:
+            return f"files cannot be locked there: {os.strerror(error.errno)}"
+        return None  # a full disk or a missing right: each edit says it for itself, for as long as it lasts
     finally:
         with contextlib.suppress(OSError):
             for left in probe.iterdir():

@@ -17,10 +17,7 @@ from tests.conftest import REPOSITORY
 @pytest.fixture(scope="module")
 def readme() -> str:
     """The text of README.md."""
-    path = REPOSITORY / "README.md"
-    if not path.exists():
-        pytest.skip("README.md is not written yet")
-    return path.read_text()
+    return (REPOSITORY / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,9 +89,16 @@ def test_a_rename_that_does_nothing_is_noticed(tmp_path: Path, monkeypatch: pyte
     assert reason == "a renamed file keeps its old content"
 
 
-def test_a_failing_write_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_only(*_arguments: object) -> None:
-        raise OSError(30, "Read-only file system")
+@pytest.mark.parametrize(
+    ("code", "refuses"), [(errno.ENOLCK, True), (errno.EOPNOTSUPP, True), (errno.EROFS, False), (errno.ENOSPC, False)]
+)
+def test_only_what_will_not_pass_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, refuses: bool
+) -> None:
+    """A worker that is born while the disk is full must take edits once it is not."""
 
-    monkeypatch.setattr(mounts, "atomic_write", read_only)
-    assert "Read-only file system" in (why_not_writable(tmp_path, single_host=True, mounts=[]) or "")
+    def fails(*_arguments: object, **_named: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(mounts, "exclusive_lock", fails)
+    assert (why_not_writable(tmp_path, single_host=True, mounts=[]) is not None) is refuses

@@ -6,7 +6,7 @@ import re
 
 from precomputed_server.format.geometry import Box, Vector
 
-_INTEGER = r"(0|-?[1-9][0-9]*)"
+_INTEGER = r"(0|-?[1-9][0-9]{0,17})"
 _RANGE = f"{_INTEGER}-{_INTEGER}"
 _CHUNK = re.compile(f"{_RANGE}_{_RANGE}_{_RANGE}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from precomputed_server.errors import Unreadable
@@ -11,11 +12,11 @@ from precomputed_server.format.grid import is_cell
 from precomputed_server.format.info import ScaleInfo, VolumeInfo
 from precomputed_server.format.names import CHUNK_TIFF_SUFFIX, parse_chunk_name
 from precomputed_server.readers.compression import inflate
-from precomputed_server.readers.stored import IDENTITY, TIFF, Stored, find_stored
+from precomputed_server.readers.stored import IDENTITY, TIFF, Stored, find_stored, open_stored
 from precomputed_server.readers.tiff import decode_tiff, open_tiff
 from precomputed_server.readers.volumes import Volumes
 
-OTHER_LAYOUTS = (("precomputed.blockfs", "BlockFS"), (".zarray", "zarr"), ("0.shard", "shards"))
+OTHER_LAYOUTS = (("precomputed.blockfs", "BlockFS"), (".zarray", "zarr"))
 """Files that mark a scale stored in a layout that is not one file a chunk."""
 
 
@@ -36,7 +37,7 @@ class Chunk:
         """The chunk's bytes as the scale's encoding has them, at most `limit`; raises Unreadable."""
         if self.stored.encoding == IDENTITY:
             return self.stored.read()
-        if self.array_bytes > limit:
+        if max(self.array_bytes, self.stored.length) > limit:
             raise Unreadable(f"the chunk has more than the {limit} bytes that this server decodes (--max-decoded).")
         data = bytes(self.stored.read())
         if self.stored.encoding == TIFF:
@@ -67,7 +68,7 @@ def find_chunk(tree: Tree, volumes: Volumes, path: str, *, cached: bool = False)
     try:
         return Chunk(volume.info, box, open_tiff(tree, stem + CHUNK_TIFF_SUFFIX, volume.info, box, cached=cached))
     except FileNotFoundError:
-        _refuse_other_layouts(tree, directory, cached=cached)
+        _refuse_other_layouts(tree, directory, scale, cached=cached)
         return None
 
 
@@ -82,10 +83,12 @@ def _checked(stored: Stored, info: VolumeInfo, scale: ScaleInfo, box: Box) -> St
     return Stored(stored.descriptor, stored.fingerprint, stored.offset, stored.length, stored.encoding, expected)
 
 
-def _refuse_other_layouts(tree: Tree, directory: str, *, cached: bool) -> None:
+def _refuse_other_layouts(tree: Tree, directory: str, scale: ScaleInfo, *, cached: bool) -> None:
     """Say that a scale is stored in a layout that this version cannot read, rather than let it look empty."""
+    layouts = ["shards"] if scale.other.get("sharding") else []
     for marker, layout in OTHER_LAYOUTS:
-        stored = find_stored(tree, f"{directory}/{marker}", cached=cached)
-        if stored is not None:
-            stored.close()
-            raise Unreadable(f"this scale is stored as {layout}, of which single chunks cannot be read yet.")
+        with contextlib.suppress(FileNotFoundError):
+            open_stored(tree, f"{directory}/{marker}", cached=cached).close()
+            layouts.append(layout)
+    if layouts:
+        raise Unreadable(f"this scale is stored as {layouts[0]}, of which single chunks cannot be read yet.")

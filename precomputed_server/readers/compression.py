@@ -15,6 +15,8 @@ _WINDOWS = {"gzip": 31, "deflate": 15}
 class _Inflater(Protocol):
     @property
     def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
     def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
@@ -35,6 +37,16 @@ def inflate(encoding: str, data: bytes, limit: int) -> bytes:
 
 
 def _inflate_zlib(encoding: str, data: bytes, limit: int) -> bytes:
+    pieces = []
+    while data:  # a gzip file may have several members, one after the other
+        piece, data = _inflate_member(encoding, data, limit)
+        pieces.append(piece)
+        limit -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _inflate_member(encoding: str, data: bytes, limit: int) -> tuple[bytes, bytes]:
+    """Inflate the first member; returns it and what follows it."""
     inflater: _Inflater = isal_zlib.decompressobj(wbits=_WINDOWS[encoding])
     try:
         inflated = inflater.decompress(data, limit + 1)
@@ -44,4 +56,4 @@ def _inflate_zlib(encoding: str, data: bytes, limit: int) -> bytes:
         raise Unreadable(f"the {encoding} stream inflates to more than the {limit} bytes that it may have.")
     if not inflater.eof:
         raise Unreadable(f"the {encoding} stream ends too early.")
-    return inflated
+    return inflated, inflater.unused_data

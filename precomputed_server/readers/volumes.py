@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from precomputed_server.errors import Unreadable
 from precomputed_server.files import Fingerprint, Tree
-from precomputed_server.format.info import ScaleInfo, VolumeInfo
+from precomputed_server.format.info import ScaleInfo, VolumeInfo, is_volume
 from precomputed_server.readers.stored import open_stored
 from precomputed_server.recent import Recent
 
@@ -33,8 +34,8 @@ class Volumes:
     def at(self, path: str, *, cached: bool = False) -> Volume | None:
         """The volume whose directory is `path`, or None; raises BlockingIOError when `cached` and not in memory.
 
-        An `info` of something else (a mesh, a collection of annotations) is no volume; one that claims to be a volume
-        and is damaged raises Unreadable.
+        An `info` of something else (a mesh, a collection of annotations) is no volume; one that is damaged raises
+        Unreadable, because a dataset that seems absent is drawn as empty and its annotations as none.
         """
         try:
             stored = open_stored(self._tree, f"{path}/info" if path else "info", cached=cached)
@@ -44,7 +45,7 @@ class Volumes:
             known = self._known.get(path)
             if known is None or known[0] != stored.fingerprint:
                 if stored.length > _MAXIMUM_INFO_BYTES:
-                    return None
+                    raise Unreadable("info is too long to be that of a volume.")
                 known = (stored.fingerprint, _parse(bytes(stored.read(cached=cached))))
                 self._known.put(path, known)
         return None if known[1] is None else Volume(path, known[1], known[0])
@@ -61,9 +62,11 @@ class Volumes:
 
 
 def _parse(text: bytes) -> VolumeInfo | None:
+    """The volume, None for the `info` of something else; raises Unreadable for what may be a damaged volume's."""
     try:
-        return VolumeInfo.from_bytes(text)
-    except Unreadable:
-        if b'"scales"' in text:
-            raise
+        members = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable("info is not JSON.") from error
+    if isinstance(members, dict) and not is_volume(members):
         return None
+    return VolumeInfo.from_json(members)

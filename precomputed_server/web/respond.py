@@ -48,7 +48,7 @@ TITLES: Mapping[int, str] = {
 }
 
 NO_CACHE = "no-cache"
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _QUALITY = re.compile(r"q\s*=\s*([01](?:\.\d{0,3})?)")
 
 _NAMED_ONLY = {"deflate": "python-requests/"}

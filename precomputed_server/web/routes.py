@@ -71,7 +71,7 @@ RESERVED = tuple(_FIRST_SEGMENTS)
 _SESSION = re.compile(r"~([A-Za-z0-9_-]{3,64})(\.voxel)?")
 _LITERAL = "~"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_CHUNK_PATH = re.compile(r"-?\d+--?\d+_-?\d+--?\d+_-?\d+--?\d+(\.tiff)?")
+_CHUNK_PATH = re.compile(r"-?[0-9]+--?[0-9]+_-?[0-9]+--?[0-9]+_-?[0-9]+--?[0-9]+(\.tiff)?")
 
 
 @dataclass(frozen=True)

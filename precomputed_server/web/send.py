@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import mimetypes
 from dataclasses import dataclass
 
 from aiohttp import web
 
+from precomputed_server.errors import PrecomputedError, Unreadable
 from precomputed_server.readers.chunks import Chunk
 from precomputed_server.readers.compression import inflate
 from precomputed_server.readers.stored import IDENTITY, TIFF, Stored
 from precomputed_server.web.respond import NO_CACHE, accepts, check_preconditions, quoted, requested_range
 from precomputed_server.web.state import STATE, State
+
+logger = logging.getLogger("precomputed_server")
 
 _AT_ONCE = 1 << 20
 """Bytes up to which a file is sent in one piece; a longer one is read and sent piece by piece."""
@@ -20,7 +24,6 @@ _APART = 1 << 16
 """Bytes from which head and body are handed over one after the other: joining them would copy the body."""
 
 _BINARY = "application/octet-stream"
-_SCRIPTED = ("text/html", "image/svg", "application/xhtml", "text/xml", "application/xml")
 _TEXT_NAMES = {"info": "application/json", "provenance": "application/json"}
 
 
@@ -50,7 +53,7 @@ class Described:
             headers["Vary"] = "Accept-Encoding"
         if encoding != IDENTITY:
             headers["Content-Encoding"] = encoding
-        if self.sandboxed and self.content_type.startswith(_SCRIPTED):
+        if self.sandboxed:
             headers["Content-Security-Policy"] = "sandbox"
         return headers
 
@@ -59,7 +62,9 @@ def content_type_of(name: str) -> str:
     """The media type that a file name stands for."""
     if name in _TEXT_NAMES:
         return _TEXT_NAMES[name]
-    guessed = mimetypes.guess_type(name)[0] or _BINARY
+    guessed, packed = mimetypes.guess_type(name)
+    if guessed is None or packed is not None:
+        return _BINARY
     return f"{guessed}; charset=utf-8" if guessed.startswith("text/") else guessed
 
 
@@ -99,6 +104,8 @@ async def _decoded(state: State, stored: Stored, chunk: Chunk | None) -> bytes:
 
 
 def _inflated_file(stored: Stored, limit: int) -> bytes:
+    if stored.length > limit:
+        raise Unreadable(f"The file has more than the {limit} bytes that this server decodes (--max-decoded).")
     return inflate(stored.encoding, bytes(stored.read()), limit)
 
 
@@ -129,10 +136,16 @@ async def _stream(
     writer = await response.prepare(request)
     if writer is not None and count > _APART:
         writer.send_headers()
-    for start in range(first + _AT_ONCE, first + count, _AT_ONCE):
-        await response.write(piece)
-        piece = await state.near(_read, stored, start, min(_AT_ONCE, first + count - start))
-    await response.write_eof(piece)
+    try:
+        for start in range(first + _AT_ONCE, first + count, _AT_ONCE):
+            await response.write(piece)
+            piece = await state.near(_read, stored, start, min(_AT_ONCE, first + count - start))
+        await response.write_eof(piece)
+    except PrecomputedError as error:
+        # The status line is out: the only way left to say that the body is not whole is to end the connection.
+        logger.error("a download was broken off: %s", error)
+        if request.transport is not None:
+            request.transport.abort()
     return response
 
 

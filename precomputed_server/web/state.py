@@ -33,7 +33,7 @@ class State:
         self.tree = Tree(settings.root)
         self.volumes = Volumes(self.tree)
         self._inline = is_local(read_mounts(settings.root))
-        self._verified: Recent[tuple[Fingerprint, Box], bool] = Recent(_VERIFIED_CHUNKS)
+        self._verified: Recent[tuple[Fingerprint, Box, int], bool] = Recent(_VERIFIED_CHUNKS)
         self._file_pool = ThreadPoolExecutor(settings.file_threads, "files")
         self._decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
 
@@ -61,7 +61,7 @@ class State:
     async def decode(self, chunk: Chunk) -> bytes:
         """Decode a chunk in one of the few threads for it, and remember that it is sound."""
         decoded = await self.inflate(chunk.decode, self.settings.max_decoded)
-        self._verified.put((chunk.stored.fingerprint, chunk.box), True)
+        self._verified.put((chunk.stored.fingerprint, chunk.box, chunk.array_bytes), True)
         return decoded
 
     async def inflate(self, function: Callable[..., Result], *given: object) -> Result:
@@ -70,7 +70,7 @@ class State:
 
     def is_verified(self, chunk: Chunk) -> bool:
         """Whether this worker has decoded the chunk before, in the state that it has now."""
-        return self._verified.get((chunk.stored.fingerprint, chunk.box)) is not None
+        return self._verified.get((chunk.stored.fingerprint, chunk.box, chunk.array_bytes)) is not None
 
 
 @contextlib.contextmanager
