@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,6 +23,7 @@ from precomputed_server.errors import (
     NotFound,
     PrecomputedError,
     TooLarge,
+    TooSlow,
     UnsupportedMediaType,
     WritesRefused,
 )
@@ -223,25 +225,35 @@ def _if_match(request: web.Request) -> tuple[str, ...] | None:
 
 @contextlib.asynccontextmanager
 async def _body(request: web.Request) -> AsyncIterator[bytes]:
-    """The request's body; a large one holds one of a bounded number of places. Raises TooLarge, Busy."""
+    """The request's body; a large one holds one of a bounded number of places. Raises TooLarge, TooSlow, Busy."""
     service = request.app[STORE]
     limit, large = service.settings.max_body, service.settings.large_body
     with contextlib.ExitStack() as stack:
         read, has_place = bytearray(), False
+        deadline = asyncio.get_running_loop().time() + service.settings.body_timeout
         while True:
-            size = max(request.content_length or 0, len(read))
-            if size > limit:
+            if max(request.content_length or 0, len(read)) > limit:
                 raise TooLarge(f"The body has more than the {limit} bytes that one save may have (setting --max-body).")
-            if size > large and not has_place:
+            # Only what has arrived takes a place: a client that announces much and sends nothing takes none.
+            if len(read) > large and not has_place:
                 stack.enter_context(service.committer.bodies.one())
                 has_place = True
-            piece = await request.content.readany()
+            piece = await _piece(request, deadline)
             if not piece:
                 break
             read += piece
         body = bytes(read)
         del read
         yield body
+
+
+async def _piece(request: web.Request, deadline: float) -> bytes:
+    """The next bytes of the body, none at its end; raises TooSlow after `deadline` of the loop's clock."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await request.content.readany()
+    except TimeoutError as error:
+        raise TooSlow("The body did not arrive in time (setting --body-timeout); send it again.") from error
 
 
 def _told(outcome: Outcome) -> dict[str, str]:

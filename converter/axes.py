@@ -34,6 +34,8 @@ def page_grid(metadata: Metadata, pages: int, samples: int, path: str) -> list[l
     axes = _declared(metadata, samples)
     if axes is not None and any(length > 1 for letter, length in axes.dimensions if letter not in "ZCT"):
         raise SourceError(f"{path} has axes other than z and channel; save one stack (z, y, x) by itself.")
+    if metadata.ome is not None and axes is not None and pages > axes.pages:
+        raise SourceError(f"{path} holds {pages} pages and more than one image; save each image by itself.")
     if axes is None or (axes.length("T") == 1 and axes.length("C") == 1):
         return [[page] for page in range(pages)]
     if axes.length("T") > 1:

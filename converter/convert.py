@@ -21,12 +21,14 @@ import precomputed_server
 from converter.build import Building, build
 from converter.data_type import stored_type
 from converter.destination import (
+    BLOCK_INFO,
     PRIVATE,
     Destination,
     Existing,
     check_keys,
     clear_leftovers,
     existing_pyramid,
+    has_annotations,
     locked,
     must_transform,
     read_json,
@@ -42,6 +44,7 @@ from converter.voxel_size import VoxelSize, voxel_size
 from converter.writers import writer
 from precomputed_server.errors import InvalidInput
 from precomputed_server.files import typed
+from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import VolumeInfo
 
 
@@ -135,6 +138,7 @@ def _run(
     transforming = must_transform(destination, existing, info, conversion.options.annotations)
     if transforming and transform is None:
         raise InvalidInput("Annotations are moved by the command line; use `precomputed convert`.")
+    blocks = _replaced_blocks(conversion, destination, existing)
     clear_leftovers(destination)
     staging = destination.staging / conversion.operation
     try:
@@ -148,7 +152,7 @@ def _run(
             info=info,
             old_info=existing.info,
             transform=transforming,
-            files=_files(conversion, stored[-1]),
+            files={**_files(conversion, stored[-1]), **blocks},
             new_files=_new_files(conversion, destination),
         )
     except BaseException:
@@ -199,7 +203,6 @@ def _files(conversion: _Conversion, coarsest: StoredScale) -> dict[str, str]:
 
 def _new_files(conversion: _Conversion, destination: Destination) -> dict[str, str]:
     """The files that are somebody's own as soon as they exist."""
-    block = conversion.options.annotation_block or conversion.stack.size
     record = {
         "format": 1,
         "id": uuid.uuid4().hex,
@@ -208,8 +211,34 @@ def _new_files(conversion: _Conversion, destination: Destination) -> dict[str, s
     }
     return {
         f"{PRIVATE}/dataset.json": _json_text(record),
-        "annotations/block_info.csv": ",".join(map(str, block)) + "\n",
+        BLOCK_INFO: _block_info(conversion.options.annotation_block or conversion.stack.size),
     }
+
+
+def _replaced_blocks(conversion: _Conversion, destination: Destination, existing: Existing) -> dict[str, str]:
+    """The block sizes, where a conversion left its own before and no annotation lies in such a block.
+
+    Raises InvalidInput when --annotation-block differs from what annotations lie in.
+    """
+    asked = conversion.options.annotation_block
+    path = destination.path / BLOCK_INFO
+    old = path.read_text() if path.exists() else None
+    new = _block_info(asked or conversion.stack.size)
+    if old is None or old == new:
+        return {}
+    if has_annotations(destination):
+        if asked is not None:
+            raise InvalidInput(
+                f"The annotations of {destination.path} lie in blocks of {old.strip()} voxels; leave "
+                "--annotation-block out to keep them."
+            )
+        return {}
+    ours = existing.info is not None and old == _block_info(existing.info.scales[0].size)
+    return {BLOCK_INFO: new} if ours or asked is not None else {}
+
+
+def _block_info(size: Vector) -> str:
+    return ",".join(map(str, size)) + "\n"
 
 
 def _finish_interrupted(destination: Destination, transform: TransformAnnotations | None) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from precomputed_server.format.info import VolumeInfo
 from precomputed_server.writing import exclusive_lock
 
 PRIVATE = ".precomputed"
+BLOCK_INFO = "annotations/block_info.csv"
 KEEP, TRANSFORM = "keep", "transform"
 _TEMPORARY = {"lock", "old", "staging"}
 _LOCK_TIMEOUT_S = 2.0
@@ -106,7 +107,7 @@ def must_transform(destination: Destination, existing: Existing, info: VolumeInf
 
     Raises InvalidInput when there are annotations, the grid changes and nobody chose what to do.
     """
-    if existing.info is None or _grid(existing.info) == _grid(info) or not _has_annotations(destination):
+    if existing.info is None or _grid(existing.info) == _grid(info) or not has_annotations(destination):
         return False
     if choice is None:
         raise InvalidInput(
@@ -179,6 +180,7 @@ def _grid(info: VolumeInfo) -> tuple[object, ...]:
     return finest.size, finest.resolution_nm, finest.voxel_offset
 
 
-def _has_annotations(destination: Destination) -> bool:
+def has_annotations(destination: Destination) -> bool:
+    """Whether any annotation file lies in a block."""
     leaves = destination.path.glob("annotations/[!.]*/[!.]*.json")
     return any(stat.S_ISREG(path.stat().st_mode) for path in leaves)

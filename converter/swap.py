@@ -93,11 +93,13 @@ def roll_forward(destination: Destination, plan: SwapPlan, transform: TransformA
             f"The interrupted conversion into {destination.path} has to move annotations; end it with "
             "`precomputed convert` on the command line."
         )
+    _check_staged(destination, plan)
+    # First, while the old pyramid still stands: nobody draws in the new voxels before this is done.
+    if plan.transform and transform is not None and plan.old_info is not None:
+        transform(destination.path, plan.old_info, plan.info, plan.operation)
     _write_files(destination, plan)
     _exchange_scales(destination, plan)
     replace_file(destination.info, plan.info.to_bytes())
-    if plan.transform and transform is not None and plan.old_info is not None:
-        transform(destination.path, plan.old_info, plan.info, plan.operation)
     for directory in (destination.old, destination.staging):
         if (directory / plan.operation).exists():
             shutil.rmtree(directory / plan.operation)
@@ -115,13 +117,16 @@ def _write_files(destination: Destination, plan: SwapPlan) -> None:
         replace_file(path, text.encode())
 
 
-def _exchange_scales(destination: Destination, plan: SwapPlan) -> None:
-    staged, aside = destination.staging / plan.operation, destination.old / plan.operation
+def _check_staged(destination: Destination, plan: SwapPlan) -> None:
     for key in plan.new_scales:
-        if not (staged / key).exists() and not (destination.path / key).exists():
+        if not (destination.staging / plan.operation / key).exists() and not (destination.path / key).exists():
             raise Unreadable(
                 f"Scale {key} of an interrupted conversion is gone; remove {destination.swap} and use --overwrite."
             )
+
+
+def _exchange_scales(destination: Destination, plan: SwapPlan) -> None:
+    staged, aside = destination.staging / plan.operation, destination.old / plan.operation
     aside.mkdir(parents=True, exist_ok=True)
     for key in plan.old_scales:
         arrived = key in plan.new_scales and not (staged / key).exists()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,8 @@ def _serve(chosen: settings.Settings, listener: socket, dataset: str | None = No
         click.echo(f"  {url}")
         if dataset is not None:
             click.echo(demo.links(url, chosen.root, dataset))
+        if os.geteuid() != 0:
+            click.echo("Annotation files of other users become yours when they are edited: only root keeps owners.")
         click.echo("Stop it with Ctrl-C.")
         sys.stdout.flush()
 

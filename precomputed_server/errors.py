@@ -6,6 +6,7 @@
     │   ├── InvalidJson           a body that is not JSON
     │   ├── InvalidAnnotation     JSON, but not an annotation; names the item and the field
     │   ├── TooLarge              more than a setting allows
+    │   ├── TooSlow               a body that did not arrive in the time that a setting allows
     │   ├── UnsupportedMediaType  a body of a kind that is not understood here
     │   └── MethodNotAllowed      the resource exists, this method is not one of its own
     ├── NotFound                  absent: a viewer may draw emptiness
@@ -49,6 +50,10 @@ class InvalidAnnotation(InvalidInput):
 
 class TooLarge(InvalidInput):
     """More bytes than a setting allows."""
+
+
+class TooSlow(InvalidInput):
+    """A body that did not arrive in the time that a setting allows."""
 
 
 class UnsupportedMediaType(InvalidInput):

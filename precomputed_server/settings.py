@@ -77,6 +77,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("workers", 0, "Serving processes; 0 is the CPUs this process may use, at most 8.", minimum=0, maximum=256),
     Setting("chunk_max_age", 60, "Seconds for which a browser may keep a chunk without asking again.", minimum=0),
     Setting("max_body", 64 * MEBIBYTE, "Largest body of an annotation save, in bytes."),
+    Setting("body_timeout", 120, "Seconds within which the body of a save must have arrived."),
     Setting("large_body", 2 * MEBIBYTE, "Bodies and files above this many bytes are parsed in a process of their own."),
     Setting("large_waiting", 4, "How many large saves of one worker may be under way before it answers 503."),
     Setting("max_decoded", 256 * MEBIBYTE, "Largest file or chunk, in bytes, that the server inflates for a client."),
@@ -102,6 +103,7 @@ class Settings:
     workers: int
     chunk_max_age: int
     max_body: int
+    body_timeout: int
     large_body: int
     large_waiting: int
     max_decoded: int

@@ -15,7 +15,7 @@ from precomputed_server.catalog.scan import find_datasets
 from precomputed_server.files import Entry
 from precomputed_server.format.viewer_state import ViewerLayer, viewer_fragment, viewer_state
 from precomputed_server.web.routes import RESERVED, Target
-from precomputed_server.web.state import STATE
+from precomputed_server.web.state import STATE, State
 
 _HTML = "text/html"
 _POLICY = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'self'"
@@ -52,10 +52,14 @@ class DatasetCard:
 async def index(request: web.Request, target: Target) -> web.StreamResponse:
     """The list of datasets, at / and /index.html."""
     state = request.app[STATE]
-    datasets, damaged = await state.far(find_datasets, state.tree, state.volumes)
-    entries = await state.far(state.tree.listing, "")
     origin = f"{request.scheme}://{request.host}"
-    return _page(
+    return _page(await state.page(_index, state, origin))
+
+
+def _index(state: State, origin: str) -> str:
+    datasets, damaged = find_datasets(state.tree, state.volumes)
+    entries = state.tree.listing("")
+    return _rendered(
         "index.html",
         datasets=[_card(dataset, origin) for dataset in datasets],
         damaged=damaged,
@@ -65,14 +69,19 @@ async def index(request: web.Request, target: Target) -> web.StreamResponse:
     )
 
 
-def listing_page(request: web.Request, target: Target, entries: list[Entry]) -> web.Response:
+async def listing(request: web.Request, target: Target) -> web.StreamResponse:
     """The listing of a directory: plain relative links, directories with a trailing slash."""
     depth = request.raw_path.partition("?")[0].count("/") - 1  # with prefixes and repeated slashes, as a browser counts
-    return _page(
+    state = request.app[STATE]
+    return _page(await state.page(_listing, state, target.path, depth))
+
+
+def _listing(state: State, path: str, depth: int) -> str:
+    return _rendered(
         "listing.html",
-        path=f"/{target.path}/" if target.path else "/",
-        entries=[(entry, _link(entry)) for entry in entries],
-        up=bool(target.path),
+        path=f"/{path}/" if path else "/",
+        entries=[(entry, _link(entry)) for entry in state.tree.listing(path)],
+        up=bool(path),
         home="../" * depth or "./",
     )
 
@@ -115,12 +124,15 @@ def _link(entry: Entry, quoted: Callable[[str], str] = quote) -> str:
     return "./" + quoted(entry.name) + ("/" if entry.is_directory else "")
 
 
-def _page(template: str, **values: object) -> web.Response:
-    text = _TEMPLATES[template].render(**values)
+def _rendered(template: str, **values: object) -> str:
+    return _TEMPLATES[template].render(**values)
+
+
+def _page(text: str) -> web.Response:
     headers = {"Cache-Control": "no-cache", "Content-Security-Policy": _POLICY}
     return web.Response(text=text, content_type=_HTML, headers=headers)
 
 
 def api_page() -> web.Response:
     """The page around Swagger UI."""
-    return _page("api.html")
+    return _page(_rendered("api.html"))

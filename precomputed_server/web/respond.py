@@ -18,6 +18,7 @@ STATUS: Mapping[type[PrecomputedError], int] = {
     errors.InvalidJson: 400,
     errors.InvalidAnnotation: 422,
     errors.TooLarge: 413,
+    errors.TooSlow: 408,
     errors.UnsupportedMediaType: 415,
     errors.MethodNotAllowed: 405,
     errors.NotFound: 404,
@@ -37,6 +38,7 @@ TITLES: Mapping[int, str] = {
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
+    408: "Request timeout",
     412: "Precondition failed",
     413: "Too large",
     415: "Unsupported media type",
@@ -50,6 +52,9 @@ TITLES: Mapping[int, str] = {
 NO_CACHE = "no-cache"
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _QUALITY = re.compile(r"q\s*=\s*([01](?:\.\d{0,3})?)")
+
+VARY = "Accept-Encoding, User-Agent"
+"""What `accepts` looks at."""
 
 _NAMED_ONLY = {"deflate": "python-requests/"}
 """A content encoding → the beginning of the User-Agent of a client that names it and may not decode it: cloud-volume

@@ -12,7 +12,7 @@ from precomputed_server.errors import PrecomputedError, Unreadable
 from precomputed_server.readers.chunks import Chunk
 from precomputed_server.readers.compression import inflate
 from precomputed_server.readers.stored import IDENTITY, TIFF, Stored
-from precomputed_server.web.respond import NO_CACHE, accepts, check_preconditions, quoted, requested_range
+from precomputed_server.web.respond import NO_CACHE, VARY, accepts, check_preconditions, quoted, requested_range
 from precomputed_server.web.state import STATE, State
 
 logger = logging.getLogger("precomputed_server")
@@ -50,7 +50,7 @@ class Described:
             "Accept-Ranges": "bytes",
         }
         if self.varies:
-            headers["Vary"] = "Accept-Encoding"
+            headers["Vary"] = VARY
         if encoding != IDENTITY:
             headers["Content-Encoding"] = encoding
         if self.sandboxed:

@@ -36,11 +36,13 @@ class State:
         self._verified: Recent[tuple[Fingerprint, Box, int], bool] = Recent(_VERIFIED_CHUNKS)
         self._file_pool = ThreadPoolExecutor(settings.file_threads, "files")
         self._decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
+        self._page_pool = ThreadPoolExecutor(1, "pages")
 
     def close(self) -> None:
         """Stop the threads and give the root back."""
         self._file_pool.shutdown(cancel_futures=True)
         self._decode_pool.shutdown(cancel_futures=True)
+        self._page_pool.shutdown(cancel_futures=True)
         self.tree.close()
 
     async def near(self, function: Callable[..., Result], *given: object) -> Result:
@@ -57,6 +59,11 @@ class State:
         """Call `function` in a thread for file reads; errors as `near`."""
         with _typed_errors():
             return await asyncio.get_running_loop().run_in_executor(self._file_pool, function, *given)
+
+    async def page(self, function: Callable[..., Result], *given: object) -> Result:
+        """Call `function` in the one thread that walks the tree and renders pages; errors as `near`."""
+        with _typed_errors():
+            return await asyncio.get_running_loop().run_in_executor(self._page_pool, function, *given)
 
     async def decode(self, chunk: Chunk) -> bytes:
         """Decode a chunk in one of the few threads for it, and remember that it is sound."""

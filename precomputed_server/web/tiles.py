@@ -9,7 +9,7 @@ from aiohttp import web
 from precomputed_server.errors import NotFound
 from precomputed_server.readers.chunks import find_chunk
 from precomputed_server.readers.stored import IDENTITY, find_stored
-from precomputed_server.web.pages import listing_page
+from precomputed_server.web.pages import listing
 from precomputed_server.web.respond import NO_CACHE
 from precomputed_server.web.routes import Target
 from precomputed_server.web.send import Described, content_type_of, send_bytes, send_stored
@@ -36,7 +36,7 @@ async def get_file(request: web.Request, target: Target) -> web.StreamResponse:
     """Answer with a stored file, the listing of a directory, or a redirect to its trailing slash."""
     state = request.app[STATE]
     if target.directory:
-        return listing_page(request, target, await state.far(state.tree.listing, target.path))
+        return await listing(request, target)
     name = target.path.rpartition("/")[2]
     if name == "info" and target.session is not None and target.session.voxel_view:
         voxels = await _voxel_info(request, target.path)

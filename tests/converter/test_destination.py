@@ -21,6 +21,7 @@ from converter import convert
 from converter.destination import Destination, locked
 from converter.voxel_size import VoxelSize, parse_edges
 from precomputed_server.errors import Busy, DestinationExists, InvalidInput, StorageFull, Unreadable
+from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.writing import replace_file
 from tests.converter.stacks import files_of, options, read_info, read_level, read_record, volume, write_planes
@@ -109,7 +110,7 @@ def test_overwrite_replaces_the_pyramid_and_nothing_else(made: Path, source: str
         (made / ".precomputed/dataset.json").read_bytes(),
         (made / "annotations/block_info.csv").read_bytes(),
     )
-    convert(source, made, options(overwrite=True, annotation_block=(1, 2, 3)))
+    convert(source, made, options(overwrite=True))
     assert [scale["key"] for scale in read_info(made)["scales"]] == ["1_1_1"]
     assert not (made / "2_2_2").exists()
     np.testing.assert_array_equal(read_level(made, 0)[0], volume(20, 17, 9))
@@ -118,6 +119,23 @@ def test_overwrite_replaces_the_pyramid_and_nothing_else(made: Path, source: str
     assert (made / "annotations/block_info.csv").read_bytes() == block
     assert read_record(made, "conversion.json")["scales"] == ["1_1_1"]
     assert not any((made / ".precomputed" / name).exists() for name in ("old", "staging", "swap.json"))
+
+
+def test_blocks_that_hold_annotations_keep_their_size(made: Path, source: str) -> None:
+    _own(made)
+    before = files_of(made)
+    with pytest.raises(InvalidInput, match="lie in blocks of 20,17,9 voxels"):
+        convert(source, made, options(overwrite=True, annotation_block=(1, 2, 3)))
+    assert files_of(made) == before
+
+
+@pytest.mark.parametrize(("asked", "written"), [(None, "30,17,9"), ((10, 10, 9), "10,10,9")])
+def test_blocks_without_annotations_take_the_new_extent(
+    made: Path, tmp_path: Path, asked: Vector | None, written: str
+) -> None:
+    wider = write_planes(tmp_path / "wider", volume(30, 17, 9))
+    convert(str(wider), made, options(overwrite=True, annotation_block=asked))
+    assert (made / "annotations/block_info.csv").read_text() == f"{written}\n"
 
 
 def test_overwrite_keeps_members_of_info_that_it_does_not_know(made: Path, source: str) -> None:
