@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 from precomputed_server.errors import InvalidInput, NotFound, Unreadable
 from precomputed_server.format.geometry import Box, Vector, multiply
+from precomputed_server.format.names import ANNOTATIONS, BLOCK_INFO
 
-ANNOTATIONS = "annotations"
-BLOCK_INFO = "block_info.csv"
 HISTORY = ".history"
 ONLY_BLOCK = "x0y0z0"
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from annotation_store.blocks import ANNOTATIONS, BLOCK_INFO, Blocks, Location, check_name, join, parse_block_info
+from annotation_store.blocks import Blocks, Location, check_name, join, parse_block_info
 from annotation_store.edits import Change, apply
 from annotation_store.leaf import LockedLeaf, Snapshot, now, snapshot_of
 from annotation_store.log import LOG, BlockLog, LogState, Record, open_log
@@ -20,6 +20,7 @@ from annotation_store.model import Items, parse_stored, serialize
 from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError, PreconditionFailed, Unreadable
 from precomputed_server.files import Tree, typed
 from precomputed_server.format.geometry import Box, Vector
+from precomputed_server.format.names import ANNOTATIONS, BLOCK_INFO
 from precomputed_server.recent import Recent
 from precomputed_server.writing import atomic_write, exclusive_lock
 

@@ -18,12 +18,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from annotation_store.blocks import ANNOTATIONS, HISTORY, slice_digits, slice_leaf
+from annotation_store.blocks import HISTORY, slice_digits, slice_leaf
 from annotation_store.edits import Edit
 from annotation_store.model import GEOMETRY, Item, Items, parse_stored
 from annotation_store.store import AnnotationStore, EditRequest, Outcome
 from precomputed_server.files import Tree
 from precomputed_server.format.info import VolumeInfo
+from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.writing import replace_file
 
 AUTHOR = "convert"

@@ -21,8 +21,6 @@ import precomputed_server
 from converter.build import Building, build
 from converter.data_type import stored_type
 from converter.destination import (
-    BLOCK_INFO,
-    PRIVATE,
     Destination,
     Existing,
     check_keys,
@@ -46,6 +44,9 @@ from precomputed_server.errors import InvalidInput
 from precomputed_server.files import typed
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import VolumeInfo
+from precomputed_server.format.names import ANNOTATIONS, BLOCK_INFO, CONVERSION, RECORD, STATISTICS
+
+_BLOCKS = f"{ANNOTATIONS}/{BLOCK_INFO}"
 
 
 @dataclass(frozen=True)
@@ -196,8 +197,8 @@ def _files(conversion: _Conversion, coarsest: StoredScale) -> dict[str, str]:
         "ended": _time_text(time.time()),
     }
     return {
-        f"{PRIVATE}/conversion.json": _json_text(record),
-        f"{PRIVATE}/statistics.json": _json_text(statistics(coarsest)),
+        CONVERSION: _json_text(record),
+        STATISTICS: _json_text(statistics(coarsest)),
     }
 
 
@@ -210,8 +211,8 @@ def _new_files(conversion: _Conversion, destination: Destination) -> dict[str, s
         "voxel_size": conversion.voxel_size.to_json(),
     }
     return {
-        f"{PRIVATE}/dataset.json": _json_text(record),
-        BLOCK_INFO: _block_info(conversion.options.annotation_block or conversion.stack.size),
+        RECORD: _json_text(record),
+        _BLOCKS: _block_info(conversion.options.annotation_block or conversion.stack.size),
     }
 
 
@@ -221,7 +222,7 @@ def _replaced_blocks(conversion: _Conversion, destination: Destination, existing
     Raises InvalidInput when --annotation-block differs from what annotations lie in.
     """
     asked = conversion.options.annotation_block
-    path = destination.path / BLOCK_INFO
+    path = destination.path / _BLOCKS
     old = path.read_text() if path.exists() else None
     new = _block_info(asked or conversion.stack.size)
     if old is None or old == new:
@@ -234,7 +235,7 @@ def _replaced_blocks(conversion: _Conversion, destination: Destination, existing
             )
         return {}
     ours = existing.info is not None and old == _block_info(existing.info.scales[0].size)
-    return {BLOCK_INFO: new} if ours or asked is not None else {}
+    return {_BLOCKS: new} if ours or asked is not None else {}
 
 
 def _block_info(size: Vector) -> str:

@@ -14,10 +14,9 @@ from typing import Any
 
 from precomputed_server.errors import Busy, DestinationExists, InvalidInput, Unreadable
 from precomputed_server.format.info import VolumeInfo
+from precomputed_server.format.names import ANNOTATIONS, CONVERSION, PRIVATE
 from precomputed_server.writing import exclusive_lock
 
-PRIVATE = ".precomputed"
-BLOCK_INFO = "annotations/block_info.csv"
 KEEP, TRANSFORM = "keep", "transform"
 _TEMPORARY = {"lock", "old", "staging"}
 _LOCK_TIMEOUT_S = 2.0
@@ -52,7 +51,7 @@ class Destination:
     @property
     def conversion(self) -> Path:
         """What the last conversion wrote, and from what."""
-        return self.private / "conversion.json"
+        return self.path / CONVERSION
 
     @property
     def swap(self) -> Path:
@@ -182,5 +181,5 @@ def _grid(info: VolumeInfo) -> tuple[object, ...]:
 
 def has_annotations(destination: Destination) -> bool:
     """Whether any annotation file lies in a block."""
-    leaves = destination.path.glob("annotations/[!.]*/[!.]*.json")
+    leaves = destination.path.glob(f"{ANNOTATIONS}/[!.]*/[!.]*.json")
     return any(stat.S_ISREG(path.stat().st_mode) for path in leaves)

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from precomputed_server.files import Tree
+from precomputed_server.format.names import RECORD, STATISTICS
 from precomputed_server.readers.volumes import Volume
-
-RECORD = ".precomputed/dataset.json"
-STATISTICS = ".precomputed/statistics.json"
 
 Contrast = tuple[float, float]
 

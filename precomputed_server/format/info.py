@@ -94,6 +94,10 @@ class VolumeInfo:
         """The voxels' type as chunks store it: little-endian."""
         return np.dtype(self.data_type).newbyteorder("<")
 
+    def array_bytes(self, box: Box) -> int:
+        """The bytes of the voxels of `box`, all channels, as raw chunks hold them."""
+        return self.num_channels * box.voxels * self.dtype.itemsize
+
     def scale(self, key: str) -> ScaleInfo | None:
         """The scale of that key, or None."""
         return next((scale for scale in self.scales if scale.key == key), None)

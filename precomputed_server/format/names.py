@@ -1,4 +1,4 @@
-"""How chunks and scales are spelled in URLs and on disk: the only place that builds or parses these names."""
+"""How things are spelled in URLs and on disk: the only place that builds or parses the names of chunks and scales."""
 
 from __future__ import annotations
 
@@ -11,6 +11,22 @@ _RANGE = f"{_INTEGER}-{_INTEGER}"
 _CHUNK = re.compile(f"{_RANGE}_{_RANGE}_{_RANGE}")
 
 CHUNK_TIFF_SUFFIX = ".tiff"
+
+PRIVATE = ".precomputed"
+"""The directory of a dataset that clients never see."""
+
+RECORD = f"{PRIVATE}/dataset.json"
+"""What people say of a dataset, and its id."""
+
+CONVERSION = f"{PRIVATE}/conversion.json"
+"""What the last conversion wrote, and from what."""
+
+STATISTICS = f"{PRIVATE}/statistics.json"
+"""The range of values of each channel."""
+
+ANNOTATIONS = "annotations"
+BLOCK_INFO = "block_info.csv"
+"""In ANNOTATIONS: one line `sizeX,sizeY,sizeZ`, the voxels of an annotation block."""
 
 
 def chunk_name(box: Box) -> str:

@@ -31,7 +31,7 @@ class Chunk:
     @property
     def array_bytes(self) -> int:
         """The length of the decoded array "(C, Z, Y, X)" in bytes."""
-        return self.info.num_channels * self.box.voxels * self.info.dtype.itemsize
+        return self.info.array_bytes(self.box)
 
     def decode(self, limit: int) -> bytes:
         """The chunk's bytes as the scale's encoding has them, at most `limit`; raises Unreadable."""
@@ -76,7 +76,7 @@ def _checked(stored: Stored, info: VolumeInfo, scale: ScaleInfo, box: Box) -> St
     """Give a raw chunk the length that it must have; raises Unreadable when a plain file has another."""
     if scale.encoding != "raw":
         return stored
-    expected = info.num_channels * box.voxels * info.dtype.itemsize
+    expected = info.array_bytes(box)
     if stored.encoding == IDENTITY and stored.length != expected:
         stored.close()
         raise Unreadable(f"the chunk has {stored.length} bytes where info says {expected}.")

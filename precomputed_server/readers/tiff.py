@@ -45,7 +45,7 @@ def open_tiff(tree: Tree, path: str, info: VolumeInfo, box: Box, *, cached: bool
         stored.close()
         raise
     shape = chunk_shape(info, box)
-    decoded_bytes = info.num_channels * box.voxels * info.dtype.itemsize
+    decoded_bytes = info.array_bytes(box)
     stream = parse_stream(bytes(header), stored.length)
     if stream is None or stream.shape != shape or stream.dtype != info.dtype:
         return Stored(stored.descriptor, stored.fingerprint, 0, stored.length, TIFF, decoded_bytes)
