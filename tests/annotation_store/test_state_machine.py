@@ -188,7 +188,7 @@ def writes_no_log(leaf: LockedLeaf, records: Sequence[Record], items: dict[str, 
 def test_the_machine_finds_a_store_that_forgets(name: str, other: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LockedLeaf, name, other)
     quick = settings(SIZES, max_examples=60, report_multiple_bugs=False, database=None, phases=[Phase.generate])
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, pytest.fail.Exception)):  # the latter from a crash that did not come
         run_state_machine_as_test(StoreAgainstDict, settings=quick)
 
 
