@@ -7,6 +7,7 @@ meanwhile is left alone.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -84,8 +85,7 @@ def transform_annotations(dataset: Path, old: VolumeInfo, new: VolumeInfo, opera
     ratio = _ratio(old, new)
     if ratio == _UNSCALED:
         return
-    tree = Tree(dataset)
-    try:
+    with contextlib.closing(Tree(dataset)) as tree:
         store = AnnotationStore(tree, _LOCK_TIMEOUT_S)
         os.close(tree.open_directory(f"{ANNOTATIONS}/{HISTORY}", create=True))
         plan_file = dataset / ANNOTATIONS / HISTORY / f"transform-{operation}.json"
@@ -95,8 +95,6 @@ def transform_annotations(dataset: Path, old: VolumeInfo, new: VolumeInfo, opera
             replace_file(plan_file, json.dumps(plan).encode())
         _carry_out(store, plan, operation)
         replace_file(plan_file, b"{}")
-    finally:
-        tree.close()
 
 
 def scaled(item: Item, ratio: Ratio) -> Item | None:

@@ -204,7 +204,7 @@ async def _commit(
     session = _session_name(request, target.session)
     author = target.session.name if target.session else _ANONYMOUS
     make = functools.partial(change_request, parse, author, session, _if_match(request))
-    stored = await service.committer.thread(service.store.size, location)
+    stored = await service.call(service.store.size, location)
     return location, await service.committer.commit(location, make, max(size, stored))
 
 

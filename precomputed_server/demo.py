@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import quote
 
 from annotation_store.edits import ReplaceAll
 from annotation_store.store import AnnotationStore, EditRequest, Outcome
@@ -20,6 +20,7 @@ from precomputed_server.errors import InvalidInput
 from precomputed_server.files import Tree
 from precomputed_server.format.viewer_state import ViewerLayer, viewer_fragment, viewer_state
 from precomputed_server.readers.volumes import Volumes
+from precomputed_server.web.routes import VIEWER_PATH, tree_url
 
 Tell = Callable[[str], None]
 
@@ -70,29 +71,25 @@ def of_stack(source: str, voxel_size: str | None, data: Path, tell: Tell) -> str
 
 def links(url: str, root: Path, dataset: str) -> str:
     """The links of a dataset of a server at `url`, for people to click or copy."""
-    tree = Tree(root)
-    try:
+    with contextlib.closing(Tree(root)) as tree:
         volume = Volumes(tree).at(dataset)
         if volume is None:
             return ""
         known = describe(tree, volume)
-        place = quote(dataset)
-        layer = ViewerLayer(known.title, url + place, volume.info, known.contrast)
-        return "\n".join(
-            (
-                f"  Neuroglancer   {url}neuroglancer/v/1/#{viewer_fragment(viewer_state([layer]))}",
-                f"  NeuroTrALE     precomputed://{url}~demo.voxel/{place}",
-                f"  files          {url}{place}/",
-                f"  interface      {url}api/",
-            )
+    place = tree_url(dataset)
+    layer = ViewerLayer(known.title, url + place, volume.info, known.contrast)
+    return "\n".join(
+        (
+            f"  Neuroglancer   {url}{VIEWER_PATH}#{viewer_fragment(viewer_state([layer]))}",
+            f"  NeuroTrALE     precomputed://{url}~demo.voxel/{place}",
+            f"  files          {url}{place}/",
+            f"  interface      {url}api/",
         )
-    finally:
-        tree.close()
+    )
 
 
 def _annotate(data: Path, annotations: dict[str, list[dict[str, object]]]) -> None:
-    tree = Tree(data)
-    try:
+    with contextlib.closing(Tree(data)) as tree:
         store = AnnotationStore(tree, _LOCK_TIMEOUT_S)
         for leaf, items in annotations.items():
             change = ReplaceAll({str(item["id"]): json.loads(json.dumps(item)) for item in items})
@@ -100,5 +97,3 @@ def _annotate(data: Path, annotations: dict[str, list[dict[str, object]]]) -> No
             for ended in store.commit(location, [EditRequest(change, _AUTHOR, _AUTHOR)]):
                 if not isinstance(ended, Outcome):
                     raise ended
-    finally:
-        tree.close()

@@ -20,7 +20,6 @@ Points = NDArray[np.float64]
 """Positions "(N, 3)", x, y, z."""
 
 VOXEL_SIZE_UM = (1.8, 1.8, 2.0)
-CHANNEL_NAMES = ("nuclei", "glia", "fibres")
 
 _BRIGHTEST = 4095  # of a 12-bit camera
 _DARK_LEVEL = 100  # what the camera records without light

@@ -17,7 +17,6 @@ from precomputed_server.errors import Unreadable
 from precomputed_server.format.geometry import Box, Vector
 
 DATA_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32")
-VOLUME_TYPES = ("image", "segmentation")
 VOLUME_MARK = "neuroglancer_multiscale_volume"
 
 Resolution = tuple[float, float, float]

@@ -49,12 +49,6 @@ class ChunkStream:
         """The HTTP content encoding that the stream is."""
         return PASSED_THROUGH[self.compression]
 
-    @property
-    def inflated_bytes(self) -> int:
-        """How many bytes the header declares."""
-        depth, length, width = self.shape
-        return depth * length * width * self.dtype.itemsize
-
 
 def chunk_header(shape: tuple[int, int, int], dtype: np.dtype[Any], compressed: int, compression: int) -> bytes:
     """Everything of a chunk's TIFF that comes before its stream.

@@ -14,7 +14,7 @@ from precomputed_server.catalog.records import Dataset
 from precomputed_server.catalog.scan import find_datasets
 from precomputed_server.files import Entry
 from precomputed_server.format.viewer_state import ViewerLayer, viewer_fragment, viewer_state
-from precomputed_server.web.routes import RESERVED, Target
+from precomputed_server.web.routes import VIEWER_PATH, Target, tree_url
 from precomputed_server.web.state import STATE, State
 
 _HTML = "text/html"
@@ -97,7 +97,7 @@ def _card(dataset: Dataset, origin: str) -> DatasetCard:
         title=dataset.title,
         path=dataset.path or "/",
         files=f"./{path}/" if path else "./~/",
-        viewer="neuroglancer/v/1/#" + viewer_fragment(viewer_state([layer])),
+        viewer=f"{VIEWER_PATH}#" + viewer_fragment(viewer_state([layer])),
         source=f"precomputed://{source}",
         annotating=f"precomputed://{origin}/~NAME.voxel/{path}".rstrip("/"),
         size=" × ".join(str(length) for length in finest.size),
@@ -111,13 +111,6 @@ def length_text(nanometres: float) -> str:
     """A length as a microscopist writes it: `1.8 µm`."""
     divisor, unit = next((size, name) for size, name in _UNITS if nanometres >= size)
     return f"{nanometres / (divisor or 1):.6g} {unit}"
-
-
-def tree_url(path: str) -> str:
-    """The percent-encoded URL path, without its first slash, of something in the tree."""
-    reserved = path.partition("/")[0]
-    literal = "~/" if reserved in RESERVED or reserved.startswith("~") else ""
-    return literal + quote(path)
 
 
 def _link(entry: Entry, quoted: Callable[[str], str] = quote) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from precomputed_server.errors import InvalidPath, NotFound
 
@@ -29,7 +29,10 @@ class Route:
 
 INDEX = Route("index", "/index.html", READ, "The page that lists the datasets; `/` answers it too.")
 API = Route("api", "/api/", READ, "This interface, to read and to try (Swagger UI); `/api/openapi.json` is its text.")
-VIEWER = Route("viewer", "/neuroglancer/v/1/", READ, "Neuroglancer, when the `viewer` extra is installed.")
+VIEWER_PATH = "neuroglancer/v/1/"
+"""Where the viewer's page lies: the client wants a path that ends in `/v/TOKEN/`."""
+
+VIEWER = Route("viewer", f"/{VIEWER_PATH}", READ, "Neuroglancer, when the `viewer` extra is installed.")
 STATIC = Route("static", "/static/{file}", READ, "Style and script of the pages.")
 ICON = Route("icon", "/favicon.ico", READ, "The pages' icon.")
 HEALTH = Route("health", "/healthz", READ, "200 while the process serves.")
@@ -91,6 +94,13 @@ class Target:
     directory: bool = False
     session: Session | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
+
+
+def tree_url(path: str) -> str:
+    """The percent-encoded URL path, without its first slash, of something in the tree."""
+    reserved = path.partition("/")[0]
+    literal = "~/" if reserved in RESERVED or reserved.startswith("~") else ""
+    return literal + quote(path)
 
 
 def parse_target(raw_path: str) -> Target:
