@@ -26,9 +26,10 @@ test-fast: $(VENV)/test-installed ## The same without outside programs, for the 
 nightly: $(VENV)/test-installed components ## All tests, those with big numbers included
 	$(BIN)/pytest
 
-bench: $(VENV)/test-installed components ## Serving against nginx and conversion against cp, as ratios
-	$(BIN)/python benchmarks/serve.py
-	$(BIN)/python benchmarks/convert.py
+bench: $(VENV)/test-installed components ## Serving against nginx, edits against sqlite3, conversion against cp, as ratios
+	$(BIN)/python -m benchmarks.serve
+	$(BIN)/python -m benchmarks.edits
+	$(BIN)/python -m benchmarks.convert
 
 clean: ## Remove the environment, caches and builds (not demo/)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,16 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from annotation_store.merge import merged
-from annotation_store.model import Item, Items
-from precomputed_server.errors import NotFound
+from annotation_store.model import Item, Items, check_item
+from precomputed_server.errors import Conflict, InvalidAnnotation, NotFound
 
-Operation = Literal["add", "change", "delete"]
+Operation = Literal["add", "change", "delete", "restore"]
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One annotation added, changed or deleted; `after` is the whole annotation as it then is, None when deleted."""
+    """One annotation added, changed, deleted or restored; `after` is the whole of it as it then is, None when gone."""
 
     operation: Operation
     id: str
@@ -43,25 +42,15 @@ class Change(Protocol):
 
 @dataclass(frozen=True)
 class ReplaceAll:
-    """The whole leaf is to hold `items`.
-
-    With `exact` (the client named the version that it read) every difference counts. Without it, the difference is
-    taken through the round trip of a client that drops and rounds what it did not change (see merge.py).
-    """
+    """The whole leaf is to be exactly `items`: the client named the version that it read."""
 
     items: Items
-    exact: bool = False
 
     def edits(self, stored: Items) -> list[Edit]:
         """Deletions first, then changes and additions in the order of the body."""
         deleted = [Edit("delete", id) for id in stored if id not in self.items]
-        return deleted + [edit for id, item in self.items.items() if (edit := self._edit(stored.get(id), id, item))]
-
-    def _edit(self, stored: Item | None, id: str, sent: Item) -> Edit | None:
-        if stored is None:
-            return Edit("add", id, sent)
-        after = sent if self.exact else merged(stored, sent)
-        return None if _identical(after, stored) else Edit("change", id, after)
+        changed = (PutOne(item).edits(stored) for item in self.items.values())
+        return deleted + [edit for edits in changed for edit in edits]
 
 
 @dataclass(frozen=True)
@@ -79,6 +68,56 @@ class PutOne:
 
 
 @dataclass(frozen=True)
+class AddOne:
+    """There is to be a new annotation, `item`."""
+
+    item: Item
+
+    def edits(self, stored: Items) -> list[Edit]:
+        """One addition; raises Conflict when there is an annotation of that id."""
+        id = self.item["id"]
+        if id in stored:
+            raise Conflict(f"There is an annotation with the id {id!r} already; PATCH changes it.")
+        return [Edit("add", id, self.item)]
+
+
+@dataclass(frozen=True)
+class ChangeFields:
+    """The fields of one annotation are to be changed by a JSON merge patch (RFC 7396): null removes a field."""
+
+    id: str
+    patch: Item
+
+    def edits(self, stored: Items) -> list[Edit]:
+        """One change or nothing; raises NotFound, InvalidAnnotation when what comes out is none."""
+        if self.id not in stored:
+            raise NotFound(f"There is no annotation with the id {self.id!r} in this file.")
+        after = merge_patched(stored[self.id], self.patch)
+        if after.get("id") != self.id:
+            raise InvalidAnnotation("A merge patch cannot change the id of an annotation.")
+        check_item(after, "the annotation after the patch")
+        return PutOne(after).edits(stored)
+
+
+@dataclass(frozen=True)
+class RestoreTo:
+    """What an earlier version held is to be there again: all of `items`, or of them only the annotation `id`."""
+
+    items: Items
+    id: str | None = None
+
+    def edits(self, stored: Items) -> list[Edit]:
+        """A restoration for each annotation that differs; raises NotFound when `id` is in neither."""
+        wanted = self.items
+        if self.id is not None:
+            if self.id not in stored and self.id not in self.items:
+                raise NotFound(f"There is no annotation with the id {self.id!r}, neither now nor in that version.")
+            wanted = {id: item for id, item in stored.items() if id != self.id}
+            wanted |= {self.id: self.items[self.id]} if self.id in self.items else {}
+        return [Edit("restore", edit.id, edit.after) for edit in ReplaceAll(wanted).edits(stored)]
+
+
+@dataclass(frozen=True)
 class DeleteOne:
     """There is to be no annotation of this `id`."""
 
@@ -89,6 +128,20 @@ class DeleteOne:
         if self.id not in stored:
             raise NotFound(f"There is no annotation with the id {self.id!r} in this file.")
         return [Edit("delete", self.id)]
+
+
+def merge_patched(target: Item, patch: Item) -> Item:
+    """`target` after a JSON merge patch (RFC 7396)."""
+    result = dict(target)
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        elif isinstance(value, dict):
+            below = result.get(name)
+            result[name] = merge_patched(below if isinstance(below, dict) else {}, value)
+        else:
+            result[name] = value
+    return result
 
 
 def _identical(first: Any, second: Any) -> bool:  # noqa: ANN401  # any JSON value

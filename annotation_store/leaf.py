@@ -1,32 +1,30 @@
-"""One leaf while its block's lock is held: brought to what the log says, then edited and written.
+"""One leaf while its block's lock is held: brought to what the log says before anybody edits it.
 
-The order of a write: log on disk (the commit point), new file beside the old one and on disk, rename, directory on
-disk. A crash between them leaves the file as it was before the group or as it is after it, and the log knows both.
+A crash between the log's commit point and the rename leaves the file as it was before a group or as it is after it,
+and the log knows both. What is neither was written by another tool.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from annotation_store.log import EXTERNAL, BlockLog, LeafTail, Record, digest
-from annotation_store.model import Items, parse_stored, serialize
+from annotation_store.history.log import BlockLog
+from annotation_store.history.records import ExternalRecord, FileChange, Head
+from annotation_store.history.state import LeafTail
+from annotation_store.model import Items, Lines, parse_stored, serialize
 from precomputed_server.errors import Unreadable
 from precomputed_server.files import read_at
 from precomputed_server.writing import atomic_write
 
-Parse = Callable[[bytes], Items]
+EXTERNAL = "external"
+"""Author of a version that another tool wrote."""
 
 _ETAG_DIGITS = 32
-
-
-def now() -> str:
-    """The time of a record: UTC to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True)
@@ -37,103 +35,118 @@ class Snapshot:
     etag: str
 
 
+def digest(data: bytes | None) -> str | None:
+    """The SHA-256 of a file's bytes; None for a file that does not exist."""
+    return None if data is None else hashlib.sha256(data).hexdigest()
+
+
+def etag_of(data: bytes) -> str:
+    """The entity tag of what readers see of a file's bytes: an empty file is an empty list."""
+    return (digest(data or serialize({})) or "")[:_ETAG_DIGITS]
+
+
 def snapshot_of(data: bytes) -> Snapshot:
-    """What readers see of a file's bytes: an empty file is an empty list."""
-    shown = data or serialize({})
-    return Snapshot(shown, (digest(shown) or "")[:_ETAG_DIGITS])
+    """What readers see of a file's bytes."""
+    return Snapshot(data or serialize({}), etag_of(data))
+
+
+@dataclass
+class Content:
+    """A leaf as one process knows it: bytes of the file (None: there is none), annotations, their lines."""
+
+    data: bytes | None
+    hash: str | None
+    items: Items
+    lines: Lines
+
+    @classmethod
+    def of(cls, data: bytes | None, items: Items) -> Content:
+        """What was read from a file."""
+        return cls(data, digest(data), items, {})
+
+    def edited(self, items: Items) -> Content:
+        """What the file will be once it holds `items`."""
+        data = serialize(items, self.lines)
+        if len(self.lines) > 2 * len(items) + 100:
+            self.lines = {id: line for id, line in self.lines.items() if id in items}
+        return Content(data, digest(data), items, self.lines)
+
+
+Parse = Callable[[str, bytes, str], Content]
+"""Makes the content of a leaf of its name, its bytes and their hash."""
 
 
 class LockedLeaf:
     """The newest acknowledged content of a leaf; `directory` and `log` are open and the lock is held.
 
-    `items` is the content, `version` counts from 1 (0: there was never one). Raises Unreadable when the file is damaged
-    and the log knows no good version of it.
+    `version` counts from 1 (0: there was never one). Raises Unreadable when the file is damaged and the log knows no
+    good version of it.
     """
 
-    def __init__(self, directory: int, log: BlockLog, leaf: str, parse: Parse = parse_stored) -> None:
+    def __init__(self, directory: int, log: BlockLog, leaf: str, parse: Parse) -> None:
         self._directory = directory
         self._log = log
-        self._leaf = leaf
-        self._name = leaf + ".json"
+        self.leaf_name = leaf
+        self.name = leaf + ".json"
         self._parse = parse
-        self._data = _read(directory, self._name)
-        self.items, self.version = self._recovered()
+        self.content, self.version = self._recovered()
 
-    @property
-    def data(self) -> bytes | None:
-        """The bytes of the file, None when there is none."""
-        return self._data
-
-    def write(self, records: Sequence[Record], items: Items) -> None:
-        """Commit one group of edits whose result is `items`; raises OSError, and then nothing has happened."""
-        data = serialize(items)
-        self._log.append(records, digest(self._data), digest(data))
-        try:
-            atomic_write(self._directory, self._name, data)
-        except OSError:
-            self._undo(data)
-            raise
-        self._data, self.items, self.version = data, items, records[-1].version
-
-    def _undo(self, written: bytes) -> None:
-        """After a failed write take the log back, unless the rename was done before the failure."""
-        with contextlib.suppress(OSError):
-            if _read(self._directory, self._name) != written:
-                self._log.undo(self._leaf)
-
-    def _recovered(self) -> tuple[Items, int]:
-        tail = self._log.tail(self._leaf)
+    def _recovered(self) -> tuple[Content, int]:
+        data = _read(self._directory, self.name)
+        found = digest(data)
+        tail = self._log.tail(self.leaf_name)
         if tail is None:
-            return ({}, 0) if self._data is None else self._adopted(None)
-        found = digest(self._data)
+            return (Content.of(None, {}), 0) if data is None else self._adopted(data, None)
         if found == tail.after:
-            return self._parse(self._data or b""), tail.version
+            return self._parsed(data, found), tail.version
         if found == tail.before and not tail.external:
-            return self._redone(tail)
-        return self._adopted(tail)
+            return self._redone(data, tail)
+        return self._adopted(data, tail)
 
-    def _redone(self, tail: LeafTail) -> tuple[Items, int]:
+    def _parsed(self, data: bytes | None, hash: str | None) -> Content:
+        return Content.of(None, {}) if data is None or hash is None else self._parse(self.leaf_name, data, hash)
+
+    def _redone(self, data: bytes | None, tail: LeafTail) -> tuple[Content, int]:
         """Do the rename that a crash prevented."""
-        items = {} if self._data is None else self._parse(self._data)
-        items = self._log.replay(self._leaf, items, tail.start, tail.stop)
-        if digest(serialize(items)) != tail.after:
-            return self._adopted(tail)  # the group is damaged; nobody was told that it was written
-        self._replace(items)
-        return items, tail.version
+        content = Content.of(data, parse_stored(data or b""))
+        try:
+            redone = content.edited(self._log.redo(self.leaf_name, content.items))
+        except Unreadable:
+            return self._adopted(data, tail)
+        if redone.hash != tail.after:
+            return self._adopted(data, tail)  # the group is damaged; nobody was told that it was written
+        self._replace(redone)
+        return redone, tail.version
 
-    def _adopted(self, tail: LeafTail | None) -> tuple[Items, int]:
+    def _adopted(self, data: bytes | None, tail: LeafTail | None) -> tuple[Content, int]:
         """Make what another tool wrote a version of its own, when it can be read."""
         try:
-            items = {} if self._data is None else self._parse(self._data)
+            content = Content.of(data, {} if data is None else parse_stored(data))
         except Unreadable:
             if tail is None:
                 raise
-            return self._rejected(), tail.version
+            return self._rejected(data or b""), tail.version
         version = 1 if tail is None else tail.version + 1
-        record = Record(self._leaf, version, now(), EXTERNAL, "", EXTERNAL, items=items)
-        self._log.append([record], None if tail is None else tail.after, digest(self._data))
-        return items, version
+        text = None if data is None else data.decode()
+        record = ExternalRecord(self.leaf_name, version, Head(self._log.time(), EXTERNAL, ""), text)
+        self._log.append([record], {self.leaf_name: FileChange(tail.after if tail else None, content.hash)}, {})
+        return content, version
 
-    def _rejected(self) -> Items:
+    def _rejected(self, damaged: bytes) -> Content:
         """Set a damaged file aside and write the last good version in its place; there is a file at every moment."""
-        items = self._log.newest(self._leaf)
-        aside = f".{self._leaf}.rejected-{now().replace(':', '')}"
+        items = self._log.newest(self.leaf_name)
+        aside = f".{self.leaf_name}.rejected-{self._log.time().replace(':', '')}"
         try:
-            os.link(self._name, aside, src_dir_fd=self._directory, dst_dir_fd=self._directory, follow_symlinks=False)
+            os.link(self.name, aside, src_dir_fd=self._directory, dst_dir_fd=self._directory, follow_symlinks=False)
         except OSError:  # a file system without hard links
-            atomic_write(self._directory, aside, self._data or b"")
-        self._replace(items)
-        return items
+            atomic_write(self._directory, aside, damaged)
+        content = Content.of(None, {}).edited(items)
+        self._replace(content)
+        return content
 
-    def _replace(self, items: Items) -> None:
-        """Write what a crash kept from being written, and remove what it left."""
-        data = serialize(items)
-        for left in os.listdir(self._directory):
-            if left.startswith(f".{self._name}.") and left.endswith(".tmp"):
-                with contextlib.suppress(OSError):
-                    os.unlink(left, dir_fd=self._directory)
-        atomic_write(self._directory, self._name, data)
-        self._data = data
+    def _replace(self, content: Content) -> None:
+        """Write what a crash kept from being written."""
+        atomic_write(self._directory, self.name, content.data or b"")
 
 
 def _read(directory: int, name: str) -> bytes | None:
@@ -148,3 +161,10 @@ def _read(directory: int, name: str) -> bytes | None:
         return read_at(descriptor, 0, status.st_size)
     finally:
         os.close(descriptor)
+
+
+def written(directory: int, name: str, hash: str | None) -> bool:
+    """Whether the file of that name holds the bytes of that hash."""
+    with contextlib.suppress(OSError, Unreadable):
+        return digest(_read(directory, name)) == hash
+    return False

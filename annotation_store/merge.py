@@ -7,17 +7,18 @@ same when they are equal after that; what says the same keeps its stored value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from array import array
+from collections.abc import Collection, Mapping
 from typing import Any
-
-import numpy as np
 
 from annotation_store.model import Item
 
 _SINGLE_PRECISION = ("point", "pointA", "pointB", "center", "radii")
 _EMPTY: Mapping[str, tuple[object, ...]] = {"description": ("", None), "segments": ([], [[]], None)}
+_NOTHING: frozenset[str] = frozenset()
 _OPTIONAL = ("description", "segments", "length")
-KNOWN = (*_SINGLE_PRECISION, *_OPTIONAL, "type", "id", "points", "anntype", "reviewed", "visited")
+KNOWN = frozenset((*_SINGLE_PRECISION, *_OPTIONAL, "type", "id", "points", "anntype", "reviewed", "visited"))
 """The fields that a whole-file client sends back; every other one survives its saves."""
 
 
@@ -27,14 +28,35 @@ def merged(stored: Item, sent: Item) -> Item:
     Fields that say the same keep the stored value, fields that the client does not know are kept, an optional one that
     it left out is removed.
     """
+    return taken(stored, sent, changed_fields(stored, sent))
+
+
+def changed_fields(held: Item, sent: Item) -> frozenset[str]:
+    """The fields that a page which held an annotation as `held` changed, if it `sent` it as it is there."""
+    if held is sent:
+        return _NOTHING
+    found = []
+    for field, value in held.items():
+        if field in sent:
+            other = sent[field]
+            if value is not other and not same_value(field, value, other):
+                found.append(field)
+        elif field in KNOWN and not same_value(field, value, None):
+            found.append(field)
+    found += [field for field in sent if field not in held and not same_value(field, None, sent[field])]
+    return frozenset(found) if found else _NOTHING
+
+
+def taken(stored: Item, sent: Item, fields: Collection[str]) -> Item:
+    """`stored` with those `fields` as in `sent`, or without them where `sent` has none; all keep their place."""
     result: Item = {}
     for field, value in stored.items():
-        if field in sent:
-            result[field] = value if same_value(field, value, sent[field]) else sent[field]
-        elif field not in KNOWN or same_value(field, value, None):
+        if field not in fields:
             result[field] = value
+        elif field in sent:
+            result[field] = value if same_value(field, value, sent[field]) else sent[field]
     for field, value in sent.items():
-        if field not in stored and not same_value(field, None, value):
+        if field in fields and field not in stored:
             result[field] = value
     return result
 
@@ -58,13 +80,12 @@ def _same_in_single_precision(stored: Any, sent: Any) -> bool:  # noqa: ANN401  
     if not isinstance(stored, list) or not isinstance(sent, list) or len(stored) != len(sent):
         return False
     try:
-        with np.errstate(over="ignore"):
-            first, second = np.asarray(stored, np.float32), np.asarray(sent, np.float32)
-    except (TypeError, ValueError):
+        first, second = array("f", stored), array("f", sent)
+    except (TypeError, OverflowError):
         return _equal(stored, sent)
-    if not np.isfinite(first).all():  # no client can send what float32 does not hold
+    if not all(map(math.isfinite, first)):  # no client can send what float32 does not hold
         return _equal(stored, sent)
-    return bool(np.array_equal(first, second))
+    return first == second
 
 
 def _equal(stored: Any, sent: Any) -> bool:  # noqa: ANN401  # any JSON value

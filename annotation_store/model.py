@@ -56,13 +56,19 @@ def parse_item(body: bytes, id: str) -> Item:
 
     Raises as `parse_items` does.
     """
-    item = _load(body)
-    if not isinstance(item, dict):
-        raise InvalidAnnotation(f"the body must be one annotation, an object, not {_kind(item)}.")
+    item = parse_object(body)
     check_id(item.setdefault("id", id), "the annotation")
     if item["id"] != id:
         raise InvalidAnnotation(f"the body's id {item['id']!r} is not the id {id!r} of the request.")
     check_item(item, "the annotation")
+    return item
+
+
+def parse_object(body: bytes) -> Item:
+    """Read a JSON object; raises InvalidJson, InvalidAnnotation when it is another JSON value."""
+    item = _load(body)
+    if not isinstance(item, dict):
+        raise InvalidAnnotation(f"the body must be one annotation, an object, not {_kind(item)}.")
     return item
 
 
@@ -82,11 +88,22 @@ def parse_stored(data: bytes) -> Items:
         raise Unreadable(f"the stored annotation file cannot be used: {error}") from error
 
 
-def serialize(items: Items) -> bytes:
-    """The bytes of a leaf's file: JSON with one annotation a line."""
+Lines = dict[str, tuple[Item, bytes]]
+"""The line of each annotation in the file, for as long as the annotation is that very object."""
+
+
+def serialize(items: Items, lines: Lines | None = None) -> bytes:
+    """The bytes of a leaf's file: JSON with one annotation a line; `lines` has those that need not be made again."""
     if not items:
         return b"[]\n"
-    return b"[\n" + b",\n".join(orjson.dumps(item) for item in items.values()) + b"\n]\n"
+    known = {} if lines is None else lines
+    found = []
+    for id, item in items.items():
+        line = known.get(id)
+        if line is None or line[0] is not item:
+            known[id] = line = (item, orjson.dumps(item))
+        found.append(line[1])
+    return b"[\n" + b",\n".join(found) + b"\n]\n"
 
 
 def check_id(id: object, name: str) -> None:
@@ -99,7 +116,7 @@ def check_item(item: Item, name: str) -> None:
     """Raise InvalidAnnotation unless `item` is an annotation of a known type; `name` is how the sentence calls it."""
     check_id(item.get("id"), name)
     name = f"{name} ({item['id']})"
-    _check_depth(item, name, MAXIMUM_DEPTH)
+    check_depth(item, name)
     kind = item.get("type")
     if not isinstance(kind, str) or kind not in GEOMETRY:
         raise InvalidAnnotation(f"{name}: type is {_shown(kind)}, not one of {', '.join(GEOMETRY)}.")
@@ -115,7 +132,7 @@ def check_item(item: Item, name: str) -> None:
 
 def _check_stored(item: Item, name: str) -> None:
     check_id(item.get("id"), name)
-    _check_depth(item, name, _STORED_DEPTH)
+    check_depth(item, name, _STORED_DEPTH)
 
 
 def _load(body: bytes) -> Any:  # noqa: ANN401  # any JSON value
@@ -204,8 +221,8 @@ _OPTIONAL: Mapping[str, Callable[[object, str], None]] = {
 }
 
 
-def _check_depth(item: Item, name: str, deepest: int) -> None:
-    """Refuse what could be read but not be written again."""
+def check_depth(item: Item, name: str, deepest: int = MAXIMUM_DEPTH) -> None:
+    """Raise InvalidAnnotation for what could be read but not be written again."""
     level: list[Any] = [item]
     for _ in range(deepest):
         level = [

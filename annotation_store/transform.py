@@ -12,6 +12,7 @@ import functools
 import json
 import math
 import os
+import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from annotation_store.blocks import HISTORY, slice_digits, slice_leaf
+from annotation_store.blocks import HISTORY, Location, slice_digits, slice_leaf
 from annotation_store.edits import Edit
 from annotation_store.model import GEOMETRY, Item, Items, parse_stored
-from annotation_store.store import AnnotationStore, EditRequest, Outcome
+from annotation_store.orders import Order, Part
+from annotation_store.store import AnnotationStore
+from precomputed_server.errors import PrecomputedError
 from precomputed_server.files import Tree
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import ANNOTATIONS
@@ -191,12 +194,16 @@ def _by_leaf(moves: list[Move], name: str) -> list[tuple[str, list[Move]]]:
 def _commit(store: AnnotationStore, operation: str, directory: str, leaf: str, steps: list[Step]) -> Items:
     """Take `steps` in a leaf; returns what it holds then."""
     location = store.locate("", directory, leaf)
-    request = EditRequest(WhereUnchanged(steps), AUTHOR, f"transform-{operation}")
-    ended = store.commit(location, [request])[0]
-    if not isinstance(ended, Outcome):
-        raise ended
+    _carry_out_order(store, location, WhereUnchanged(steps), f"transform-{operation}")
     snapshot = store.load(location)
     return {} if snapshot is None else parse_stored(snapshot.data)
+
+
+def _carry_out_order(store: AnnotationStore, location: Location, change: WhereUnchanged, session: str) -> None:
+    part = Part(location.leaf, "patch", change=change)
+    answer = store.commit([Order(location.directory, (part,), AUTHOR, session, secrets.token_hex(16))])[0]
+    if isinstance(answer, PrecomputedError):
+        raise answer
 
 
 def _named_by_voxel(leaves: Mapping[str, Leaves], edge_nm: float) -> bool:
@@ -222,7 +229,7 @@ def _heights(item: Item) -> Iterator[float]:
 
 def _items(store: AnnotationStore, directory: str, leaf: str) -> Items:
     location = store.locate("", directory, leaf)
-    store.commit(location, [])  # what a crash left half done is done
+    _carry_out_order(store, location, WhereUnchanged(()), "")  # what a crash left half done is done
     return parse_stored(store.check(location).data)
 
 

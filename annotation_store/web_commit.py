@@ -1,36 +1,35 @@
-"""How a worker commits edits: those of one leaf that arrive together as one write, large ones in another process.
-
-Parsing 64 MiB of JSON holds the interpreter for seconds, whatever thread does it, so what is large is parsed and
-committed by a process of its own; the block's lock makes that safe.
-"""
+"""How orders become commits: those of one block that arrive together are one write, in a thread of their own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
-from typing import TypeVar
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Protocol, TypeVar
 
-from annotation_store.blocks import Location
-from annotation_store.edits import Change
-from annotation_store.leaf import Snapshot
-from annotation_store.store import AnnotationStore, EditRequest, Outcome
-from precomputed_server.errors import Busy, PrecomputedError
-from precomputed_server.files import Tree
-from precomputed_server.settings import Settings
+from annotation_store.orders import Answer, Order
+from annotation_store.store import AnnotationStore
+from precomputed_server.errors import Busy
 
 Result = TypeVar("Result")
-MakeRequest = Callable[[], EditRequest]
-Waiting = list[tuple[EditRequest, asyncio.Future[Outcome | PrecomputedError]]]
+Waiting = list[tuple[Order, asyncio.Future[Answer]]]
 
-_PR_SET_PDEATHSIG = 1
+_GROUP_ORDERS = 256
+_GROUP_BYTES = 32 << 20
+"""How much is committed at once: what waits behind it is answered only afterwards."""
+
+
+class Committer(Protocol):
+    """Whoever carries out orders."""
+
+    async def submit(self, order: Order) -> Answer:
+        """Carry it out; the answer comes when it is on disk."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is under way and stop."""
+        ...
 
 
 class Places:
@@ -51,150 +50,77 @@ class Places:
             self._free += 1
 
 
-class Committer:
-    """Commits edits for one worker, in its threads or in its one process for large leaves.
+class Gatherer:
+    """Commits orders in threads: whoever comes while a commit of the block runs is part of the next one."""
 
-    `bodies` are the places for large bodies in memory.
-    """
-
-    def __init__(self, settings: Settings, store: AnnotationStore) -> None:
-        self._settings = settings
+    def __init__(self, store: AnnotationStore, threads: int) -> None:
         self._store = store
-        self.bodies = Places(settings.large_waiting)
-        # Who commits may wait for a lock; who reads must not wait for them.
-        self._readers = ThreadPoolExecutor(settings.write_threads, "annotations")
-        self._writers = ThreadPoolExecutor(settings.write_threads, "commits")
-        self._waiting: dict[Location, Waiting] = {}
+        self._threads = ThreadPoolExecutor(threads, "commits")
+        self._waiting: dict[str, Waiting] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._process: ProcessPoolExecutor | None = None
-        self._starter = ThreadPoolExecutor(1, "large annotations")  # the process ends with the thread that began it
-        self._calls = Places(settings.large_waiting)
 
-    def close(self) -> None:
-        """Finish what is under way and stop."""
-        self._writers.shutdown()
-        self._readers.shutdown()
-        if self._process is not None:
-            self._process.shutdown(cancel_futures=True)
-        self._starter.shutdown()
+    async def submit(self, order: Order) -> Answer:
+        """Hand the order in, and wait for its end."""
+        return await self.begin(order)
 
-    async def thread(self, function: Callable[..., Result], *given: object) -> Result:
-        """Call `function`, which waits for no lock, in a thread for annotations."""
-        return await _within(self._readers, function, *given)
-
-    async def commit(self, location: Location, make: MakeRequest, size: int) -> Outcome:
-        """Commit the edit that `make` reads from a body; `size` is the larger of body and stored file in bytes.
-
-        `make` must be picklable. Raises the error that the edit ended with, Busy when too many large ones wait.
-        """
-        if size > self._settings.large_body:
-            ended = await self.process(_commit_large, location, make)
-        else:
-            ended = await self._gathered(location, await self.thread(make))
-        if isinstance(ended, PrecomputedError):
-            raise ended
-        return ended
-
-    async def process(self, function: Callable[..., Result], *given: object) -> Result:
-        """Call a module-level `function` in the process for large leaves; raises Busy when too many wait."""
-        with self._calls.one():
-            process = await _within(self._starter, self._started)
-            try:
-                return await _within(process, function, *given)
-            except BrokenProcessPool as error:
-                if self._process is process:
-                    self._process = None
-                raise Busy("The process for large annotation files ended; try again.") from error
-
-    def _started(self) -> ProcessPoolExecutor:
-        self._process = self._process or _start_process(self._settings)
-        return self._process
-
-    async def _gathered(self, location: Location, request: EditRequest) -> Outcome | PrecomputedError:
-        """Hand the request in; whoever comes while a commit of the leaf runs is part of the next one."""
-        ended: asyncio.Future[Outcome | PrecomputedError] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.get(location)
+    def begin(self, order: Order) -> asyncio.Future[Answer]:
+        """Hand the order in; its answer is the future's result."""
+        ended: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.get(order.directory)
         if waiting is not None:
-            waiting.append((request, ended))
+            waiting.append((order, ended))
         else:
-            self._waiting[location] = [(request, ended)]
-            task = asyncio.create_task(self._drain(location))
+            self._waiting[order.directory] = [(order, ended)]
+            task = asyncio.create_task(self._drain(order.directory))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await ended
+        return ended
 
-    async def _drain(self, location: Location) -> None:
+    async def close(self) -> None:
+        """Finish the commits that are under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.to_thread(self._threads.shutdown)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._tasks
+
+    async def _drain(self, directory: str) -> None:
         group: Waiting = []
         try:
-            while self._waiting[location]:
-                group, self._waiting[location] = self._waiting[location], []
-                await self._commit_group(location, group)
+            while self._waiting[directory]:
+                count = _fitting(self._waiting[directory])
+                group, self._waiting[directory] = self._waiting[directory][:count], self._waiting[directory][count:]
+                await self._commit(group)
         finally:  # cancelled: nobody is left waiting
-            for _, ended in group + self._waiting.pop(location):
+            for _, ended in group + self._waiting.pop(directory):
                 ended.cancel()
 
-    async def _commit_group(self, location: Location, group: Waiting) -> None:
+    async def _commit(self, group: Waiting) -> None:
         try:
-            ends = await _within(self._writers, self._store.commit, location, [request for request, _ in group])
+            answers = await within(self._threads, self._store.commit, [order for order, _ in group])
         except Exception as error:  # a defect is this group's, not that of those who come after it
             for _, ended in group:
                 if not ended.done():
                     ended.set_exception(error)
             return
-        for (_, ended), end in zip(group, ends, strict=True):
+        for (_, ended), answer in zip(group, answers, strict=True):
             if not ended.done():  # its client may have gone
-                ended.set_result(end)
+                ended.set_result(answer)
 
 
-async def _within(executor: Executor, function: Callable[..., Result], *given: object) -> Result:
+def _fitting(waiting: Waiting) -> int:
+    """How many of those that wait are committed together, one at least."""
+    size = 0
+    for count, (order, _) in enumerate(waiting):
+        size += order.size
+        if count and (count >= _GROUP_ORDERS or size > _GROUP_BYTES):
+            return count
+    return len(waiting)
+
+
+async def within(executor: Executor, function: Callable[..., Result], *given: object) -> Result:
+    """Call `function` in a thread or process of `executor`."""
     return await asyncio.get_running_loop().run_in_executor(executor, function, *given)
-
-
-def change_request(
-    parse: Callable[[], Change], author: str, session: str, if_match: tuple[str, ...] | None
-) -> EditRequest:
-    """Read a body by `parse` and make the request of it; a module-level function so that it can be pickled."""
-    return EditRequest(parse(), author, session, if_match)
-
-
-_large_store: AnnotationStore
-
-
-def _start_process(settings: Settings) -> ProcessPoolExecutor:
-    process = ProcessPoolExecutor(
-        1,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin_process,
-        initargs=(os.getpid(), settings.root, settings.lock_timeout, settings.umask),
-    )
-    process.submit(os.getpid)  # the first call begins it: in this thread, not in the event loop's
-    return process
-
-
-def _begin_process(parent: int, root: Path, lock_timeout: float, umask: int) -> None:
-    """Open the tree, and see to it that this process ends with its worker, however that ends."""
-    global _large_store
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.umask(umask)
-    _large_store = AnnotationStore(Tree(root), lock_timeout)
-
-
-def _commit_large(location: Location, make: MakeRequest) -> Outcome | PrecomputedError:
-    try:
-        request = make()
-    except PrecomputedError as error:
-        return error
-    return _large_store.commit(location, [request])[0]
-
-
-def check_large(location: Location) -> Snapshot:
-    """`AnnotationStore.check` in the process for large leaves."""
-    return _large_store.check(location)
-
-
-def count_large(location: Location) -> int:
-    """`AnnotationStore.count` in the process for large leaves."""
-    return _large_store.count(location)

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from annotation_store import cli as annotation_cli
 from annotation_store.transform import transform_annotations
 from converter import cli as converter_cli
 from precomputed_server import __version__, demo, settings
@@ -36,6 +37,7 @@ def main(context: click.Context) -> None:
     precomputed demo                          a made-up dataset, served on this machine
     precomputed convert planes/ /data/brain   a TIFF stack becomes a dataset
     precomputed serve /data                   every dataset beneath /data, for Neuroglancer and NeuroTrALE
+    precomputed annotations history /data/brain     who changed which annotation and when
     """
     context.obj = converter_cli.Annotations(transform_annotations)
     if context.invoked_subcommand is None:
@@ -43,6 +45,7 @@ def main(context: click.Context) -> None:
 
 
 main.add_command(converter_cli.convert)
+main.add_command(annotation_cli.annotation_commands)
 
 
 def _setting_options(command: Callable[..., None]) -> Callable[..., None]:

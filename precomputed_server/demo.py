@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from annotation_store.edits import ReplaceAll
-from annotation_store.store import AnnotationStore, EditRequest, Outcome
+from annotation_store.orders import Order, Part
+from annotation_store.store import AnnotationStore
 from converter import ConvertOptions, convert, was_made_of
 from converter.planes import write_plane
 from converter.voxel_size import parse_edges
 from precomputed_server import phantom
 from precomputed_server.catalog.records import describe
-from precomputed_server.errors import InvalidInput
+from precomputed_server.errors import InvalidInput, PrecomputedError
 from precomputed_server.files import Tree
 from precomputed_server.format.viewer_state import ViewerLayer, viewer_fragment, viewer_state
 from precomputed_server.readers.volumes import Volumes
@@ -94,6 +95,7 @@ def _annotate(data: Path, annotations: dict[str, list[dict[str, object]]]) -> No
         for leaf, items in annotations.items():
             change = ReplaceAll({str(item["id"]): json.loads(json.dumps(item)) for item in items})
             location = store.locate(TISSUE, "x0y0z0", leaf)
-            for ended in store.commit(location, [EditRequest(change, _AUTHOR, _AUTHOR)]):
-                if not isinstance(ended, Outcome):
-                    raise ended
+            part = Part(leaf, "put", change=change)
+            answer = store.commit([Order(location.directory, (part,), _AUTHOR, _AUTHOR, f"demo {leaf}")])[0]
+            if isinstance(answer, PrecomputedError):
+                raise answer

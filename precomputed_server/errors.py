@@ -6,10 +6,13 @@
     │   ├── InvalidJson           a body that is not JSON
     │   ├── InvalidAnnotation     JSON, but not an annotation; names the item and the field
     │   ├── TooLarge              more than a setting allows
+    │   ├── KeyReused             an Idempotency-Key that came with another request before
     │   ├── TooSlow               a body that did not arrive in the time that a setting allows
     │   ├── UnsupportedMediaType  a body of a kind that is not understood here
     │   └── MethodNotAllowed      the resource exists, this method is not one of its own
     ├── NotFound                  absent: a viewer may draw emptiness
+    ├── Gone                      it was there and is not kept any longer
+    ├── Conflict                  the request contradicts what is stored or what was asked before
     ├── PreconditionFailed        If-Match names another version
     ├── RangeNotSatisfiable       no byte of the range exists
     ├── SourceError               a TIFF stack that cannot be converted as it is
@@ -52,6 +55,10 @@ class TooLarge(InvalidInput):
     """More bytes than a setting allows."""
 
 
+class KeyReused(InvalidInput):
+    """An Idempotency-Key that came with another request before."""
+
+
 class TooSlow(InvalidInput):
     """A body that did not arrive in the time that a setting allows."""
 
@@ -70,6 +77,14 @@ class MethodNotAllowed(InvalidInput):
 
 class NotFound(PrecomputedError):
     """Absent."""
+
+
+class Gone(PrecomputedError):
+    """It was there and is not kept any longer."""
+
+
+class Conflict(PrecomputedError):
+    """The request contradicts what is stored or what was asked before."""
 
 
 class PreconditionFailed(PrecomputedError):

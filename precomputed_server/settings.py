@@ -15,13 +15,17 @@ from typing import Any
 from precomputed_server.errors import InvalidInput
 
 MEBIBYTE = 1 << 20
+_STATE = "precomputed"
 OLD_ROOT_VARIABLE = "PRECOMPUTED_PATH"
 """The data manager's name for the root."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the table: the default's type is the setting's type; numbers lie in `minimum` … `maximum`."""
+    """One row of the table: the default's type is the setting's type; numbers lie in `minimum` … `maximum`.
+
+    `computed` says how the default comes about where it is not the same everywhere.
+    """
 
     name: str
     default: int | str | bool
@@ -29,6 +33,7 @@ class Setting:
     minimum: int = 1
     maximum: int | None = None
     octal: bool = False
+    computed: str = ""
 
     @property
     def flag(self) -> str:
@@ -45,6 +50,8 @@ class Setting:
         """The default as a person reads it."""
         if isinstance(self.default, bool):
             return "off"
+        if self.computed:
+            return self.computed
         return f"0o{self.default:03o}" if self.octal else str(self.default)
 
     def parsed(self, text: str, given_as: str) -> int | str | bool:
@@ -78,8 +85,18 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("chunk_max_age", 60, "Seconds for which a browser may keep a chunk without asking again.", minimum=0),
     Setting("max_body", 64 * MEBIBYTE, "Largest body of an annotation save, in bytes."),
     Setting("body_timeout", 120, "Seconds within which the body of a save must have arrived."),
-    Setting("large_body", 2 * MEBIBYTE, "Bodies and files above this many bytes are parsed in a process of their own."),
-    Setting("large_waiting", 4, "How many large saves of one worker may be under way before it answers 503."),
+    Setting("body_memory", 256 * MEBIBYTE, "Bytes of save bodies that one worker holds at a time before it answers 503."),
+    Setting("large_body", 8 * MEBIBYTE, "Bodies and files above this many bytes are parsed in a process of their own."),
+    Setting("large_waiting", 4, "How many such of one worker may be under way before it answers 503."),
+    Setting("annotation_memory", 64 * MEBIBYTE, "Bytes of annotation files that the writing process keeps parsed."),
+    Setting("history_days", 90, "Days for which every version of the annotations can be had back."),
+    Setting("kept_saves", 1024 * MEBIBYTE, "Bytes of refused saves that are kept for their authors.", minimum=0),
+    Setting(
+        "state",
+        "",
+        "Directory on a local disk for what pages hold, refused saves and sockets.",
+        computed="$XDG_STATE_HOME/precomputed, else ~/.local/state/precomputed",
+    ),
     Setting("max_decoded", 256 * MEBIBYTE, "Largest file or chunk, in bytes, that the server inflates for a client."),
     Setting("decode_threads", 2, "Threads of each worker that inflate chunks.", maximum=256),
     Setting("file_threads", 16, "Threads of each worker that read files which are not in the page cache.", maximum=256),
@@ -104,8 +121,13 @@ class Settings:
     chunk_max_age: int
     max_body: int
     body_timeout: int
+    body_memory: int
     large_body: int
     large_waiting: int
+    annotation_memory: int
+    history_days: int
+    kept_saves: int
+    state: Path
     max_decoded: int
     decode_threads: int
     file_threads: int
@@ -131,7 +153,14 @@ def load(
     if unknown:
         raise InvalidInput(f"there is no setting named {', '.join(sorted(unknown))}.")
     values["workers"] = values["workers"] or default_workers()
+    values["state"] = Path(values["state"]) if values["state"] else _default_state(environ)
     return Settings(root=root or Path(environ.get(OLD_ROOT_VARIABLE) or "/data"), **values)
+
+
+def _default_state(environ: Mapping[str, str]) -> Path:
+    """Where the XDG base directory specification puts state."""
+    base = environ.get("XDG_STATE_HOME")
+    return Path(base) / _STATE if base else Path(environ.get("HOME") or "/") / ".local/state" / _STATE
 
 
 def default_workers() -> int:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import re
 import secrets
 import stat
 import time
@@ -13,6 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from precomputed_server.errors import Busy
+
+TEMPORARY = ".tmp"
+"""How the names of files end that are not yet what they will be."""
+
+_TEMPORARY_NAME = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}", re.DOTALL)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -24,28 +30,60 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+class Replacement:
+    """The new content of a file, on disk beside it, which takes its place when `rename` is called.
+
+    Owner, group, mode and ACL of the file that it replaces are kept as far as this process may; a new file gets what
+    its directory and the umask imply. Raises OSError, and then nothing is left of it.
+    """
+
+    def __init__(self, directory: int, name: str, data: bytes, *, durable: bool = True) -> None:
+        self._directory = directory
+        self._name = name
+        self._temporary = f".{name}.{secrets.token_hex(8)}{TEMPORARY}"
+        descriptor = os.open(
+            self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=directory
+        )
+        try:
+            try:
+                _keep_attributes(directory, name, descriptor)
+                write_all(descriptor, data)
+                if durable:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except BaseException:
+            self.discard()
+            raise
+
+    def rename(self) -> None:
+        """Let readers see the new content; the directory has to be synced for it to last."""
+        os.rename(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+
+    def discard(self) -> None:
+        """Remove the new content."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._temporary, dir_fd=self._directory)
+
+
+def remove_temporaries(directory: int) -> None:
+    """Remove what a crash left of replacements in the open `directory`, in which nobody else may be writing."""
+    for left in os.listdir(directory):
+        if _TEMPORARY_NAME.fullmatch(left):
+            with contextlib.suppress(OSError):
+                os.unlink(left, dir_fd=directory)
+
+
 def atomic_write(directory: int, name: str, data: bytes, *, durable: bool = True) -> None:
     """Replace `name` in the open `directory` so that readers see the old or the new bytes, never a mixture.
 
-    Owner, group, mode and ACL of a file that is replaced are kept as far as this process may; a new file gets what its
-    directory and the umask imply. With `durable`, the bytes and the name are on disk when this returns.
+    With `durable`, the bytes and the name are on disk when this returns. What else holds is said at Replacement.
     """
-    temporary = f".{name}.{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=directory
-    )
+    replacement = Replacement(directory, name, data, durable=durable)
     try:
-        try:
-            _keep_attributes(directory, name, descriptor)
-            write_all(descriptor, data)
-            if durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        replacement.rename()
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=directory)
+        replacement.discard()
         raise
     if durable:
         os.fsync(directory)

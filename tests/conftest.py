@@ -58,6 +58,9 @@ UNWATCHED_CALLS = [
 ALLOWED = [
     # The root is opened once, before the first request is taken.
     ("os.open", "precomputed_server/files.py", "__init__"),
+    # What a page is answered is noted on the state directory's local disk, in the page cache, before it is answered.
+    ("os.open", "annotation_store/hourly.py", "append"),
+    ("os.write", "annotation_store/hourly.py", "append"),
 ]
 """Call, file and function that may block after all, each with its reason."""
 
@@ -200,7 +203,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 def launch(root: Path, arguments: tuple[str, ...], workers: int, log: Path) -> RunningServer:
     port = free_port()
     command = [str(Path(sys.executable).with_name("precomputed")), "serve", str(root)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), *arguments]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
+    command += ["--state", str(log.with_name("state")), *arguments]
     with log.open("wb") as output:
         # A session of its own: whatever the server leaves behind can be told by it, even when the parent is gone.
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)

@@ -23,6 +23,7 @@ MODULES = {
     "precomputed_server.files": "foundation",
     "precomputed_server.writing": "foundation",
     "precomputed_server.mounts": "foundation",
+    "precomputed_server.local_state": "foundation",
     "precomputed_server.recent": "foundation",
     "precomputed_server.settings": "foundation",
     "precomputed_server.format": "format",
@@ -33,10 +34,12 @@ MODULES = {
     "precomputed_server.web.gunicorn": "pool",
     "precomputed_server.phantom": "phantom",
     "precomputed_server.demo": "assembly",
+    "precomputed_server.selftest": "selftest",
     "precomputed_server.cli": "assembly",
     "converter": "converter",
     "annotation_store": "annotations",
     "annotation_store.web": "annotations on the web",
+    "annotation_store.cli": "annotations",
 }
 
 _DATA = {"errors", "foundation", "format"}
@@ -52,10 +55,11 @@ MAY_IMPORT = {
     "web": _SERVING,
     "phantom": set(),
     "converter": _DATA | {"readers"},
+    "selftest": _DATA,  # from outside: nothing of the store
     "annotations": _DATA,
     "annotations on the web": _SERVING | {"annotations"},
-    "pool": _DATA | {"assembly"},
-    "assembly": _SERVING | {"phantom", "converter", "annotations", "annotations on the web", "pool"},
+    "pool": _DATA | {"assembly", "annotations on the web"},
+    "assembly": _SERVING | {"phantom", "converter", "annotations", "annotations on the web", "pool", "selftest"},
 }
 
 PURE = {"format", "phantom"}

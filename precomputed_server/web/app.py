@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from annotation_store import web as annotation_web
+from annotation_store import web_edits, web_parked, web_service, web_versions
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
 from precomputed_server.web import pages, tiles, viewer
@@ -18,10 +19,17 @@ from precomputed_server.web.routes import (
     API,
     BLOCKS,
     CHUNK,
+    EDITS,
     HEALTH,
+    HISTORY,
     ICON,
     INDEX,
     LEAF,
+    PARKED,
+    PARKED_END,
+    PARKED_SAVE,
+    RESTORE,
+    SAVES,
     STATIC,
     TREE,
     VIEWER,
@@ -57,13 +65,21 @@ READERS: Mapping[Route, TargetHandler] = {
     HEALTH: _health,
     BLOCKS: annotation_web.get_blocks,
     LEAF: annotation_web.get_leaf,
+    HISTORY: web_versions.get_history,
+    PARKED: web_parked.get_parked,
+    PARKED_SAVE: web_parked.get_parked_body,
+    SAVES: web_parked.get_saves,
     CHUNK: tiles.get_chunk,
     TREE: tiles.get_file,
 }
 WRITERS: Mapping[tuple[Route, str], TargetHandler] = {
     (LEAF, "PUT"): annotation_web.put_leaf,
     (LEAF, "PATCH"): annotation_web.patch_leaf,
+    (LEAF, "POST"): annotation_web.post_leaf,
     (LEAF, "DELETE"): annotation_web.delete_leaf,
+    (RESTORE, "POST"): web_versions.post_restore,
+    (EDITS, "POST"): web_edits.post_edits,
+    (PARKED_END, "POST"): web_parked.post_parked,
 }
 
 
@@ -124,12 +140,12 @@ async def _add_common_headers(request: web.Request, response: web.StreamResponse
 
 async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     yield
-    await asyncio.to_thread(app[annotation_web.STORE].close)
+    await app[web_service.STORE].close()
     await asyncio.to_thread(app[STATE].close)
 
 
 async def _probe_mount(app: web.Application) -> None:
-    service = app[annotation_web.STORE]
+    service = app[web_service.STORE]
     await service.probe()
     if service.refusal is not None:
         logger.warning("annotations are read-only because %s", service.refusal)
@@ -139,12 +155,17 @@ async def _stop_streams(app: web.Application) -> None:
     app[STATE].stopping.set()
 
 
-def create_app(settings: Settings) -> web.Application:
-    """The application that serves `settings.root`; raises NotFound when that is no directory."""
+def create_app(settings: Settings, *, writer_apart: bool = False) -> web.Application:
+    """The application that serves `settings.root`; with `writer_apart`, another process commits edits.
+
+    Raises NotFound when the root is no directory, InvalidInput when the state directory cannot be used.
+    """
     app = web.Application(middlewares=[_errors_as_problems], client_max_size=settings.max_body)
     state = State(settings, viewer.open_client())
     app[STATE] = state
-    app[annotation_web.STORE] = annotation_web.AnnotationService(settings, state.tree, state.volumes)
+    app[web_service.STORE] = web_service.AnnotationService(
+        settings, state.tree, state.volumes, remote=writer_apart
+    )
     app.router.add_route("*", r"/{path:[\s\S]*}", dispatch)
     app.on_startup.append(_probe_mount)
     app.on_response_prepare.append(_add_common_headers)

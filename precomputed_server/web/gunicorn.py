@@ -1,4 +1,7 @@
-"""The pool of serving processes: gunicorn with aiohttp workers on one listening socket."""
+"""The pool of processes: gunicorn with aiohttp workers on one listening socket, and one that writes annotations.
+
+The writer is one more worker of the pool, so that gunicorn starts it anew, whatever ends it; it takes no requests.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import GunicornUVLoopWebWorker, web
 from gunicorn.app.base import BaseApplication
 
+from annotation_store.web_writer import run_writer
 from precomputed_server.errors import InvalidInput
+from precomputed_server.local_state import state_of
 from precomputed_server.settings import Settings
 from precomputed_server.web.app import create_app
 
@@ -20,20 +25,63 @@ _HEARTBEATS = "/dev/shm"
 """Where workers show that they live: in memory, so that a slow disk never looks like a hung worker."""
 
 
+class _Worker(GunicornUVLoopWebWorker):
+    """A process of the pool: it serves, or it writes what the others are asked to."""
+
+    is_writer = False
+
+    def load_wsgi(self) -> None:
+        if self.is_writer:
+            self.app.prepare()
+        else:
+            super().load_wsgi()
+
+    async def _run(self) -> None:
+        if not self.is_writer:
+            await super()._run()
+            return
+        self.booted = True
+        await run_writer(self.app.chosen, self._is_wanted)
+
+    def _is_wanted(self) -> bool:
+        """Whether the writer is to go on; tells the pool that it lives."""
+        self.notify()
+        return bool(self.alive) and self.ppid == os.getppid()
+
+
+class _Roles:
+    """Which new process of the pool is to be the writer: the first of each generation, and who takes its place."""
+
+    def __init__(self) -> None:
+        self._old: set[int] = set()
+
+    def on_reload(self, arbiter: Any) -> None:
+        """The processes that there are will be replaced."""
+        self._old |= set(arbiter.WORKERS)
+
+    def pre_fork(self, arbiter: Any, worker: _Worker) -> None:
+        """Give a process that is about to be started its role."""
+        others = (other for pid, other in arbiter.WORKERS.items() if pid not in self._old)
+        worker.is_writer = not any(other.is_writer for other in others)
+
+
 class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
-        self._settings = settings
+        self.chosen = settings
         self._listener = listener
         self._ready = ready
         super().__init__()
 
     def load_config(self) -> None:
+        roles = _Roles()
         values: dict[str, Any] = {
             "bind": f"fd://{self._listener.fileno()}",
-            "workers": self._settings.workers,
-            "worker_class": "aiohttp.GunicornUVLoopWebWorker",
+            "workers": self.chosen.workers + 1,
+            "worker_class": _Worker,
+            "pre_fork": roles.pre_fork,
+            "on_reload": roles.on_reload,
             "worker_tmp_dir": _HEARTBEATS if os.access(_HEARTBEATS, os.W_OK) else None,
-            "timeout": self._settings.timeout,
+            "timeout": self.chosen.timeout,
             "graceful_timeout": 8,
             "keepalive": 75,
             "control_socket_disable": True,
@@ -44,10 +92,14 @@ class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             if name in self.cfg.settings:
                 self.cfg.set(name, value)
 
-    def load(self) -> web.Application:
-        os.umask(self._settings.umask)
+    def prepare(self) -> None:
+        """What every process of the pool does first."""
+        os.umask(self.chosen.umask)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-        return create_app(self._settings)
+
+    def load(self) -> web.Application:
+        self.prepare()
+        return create_app(self.chosen, writer_apart=True)
 
 
 def serve(settings: Settings, listener: socket.socket, ready: Callable[[str], None]) -> None:
@@ -57,6 +109,7 @@ def serve(settings: Settings, listener: socket.socket, ready: Callable[[str], No
     """
     if not settings.root.is_dir():
         raise InvalidInput(f"{settings.root} is not a directory; name the one that holds your datasets.")
+    state_of(settings.state, settings.root)  # an error is said here, once, and not by every process
     port = listener.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     _Pool(settings, listener, lambda: ready(f"http://{host}:{port}/")).run()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote, unquote_to_bytes
 
 from precomputed_server.errors import InvalidPath, NotFound
 
 READ = ("GET", "HEAD")
-EDIT = ("GET", "HEAD", "PUT", "PATCH", "DELETE")
+EDIT = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")
+ACT = ("POST",)
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,25 @@ LEAF = Route(
     EDIT,
     "The annotations of one leaf: read, replace, and with `?id=` change or delete one.",
 )
+HISTORY = Route(
+    "history",
+    "/{dataset}/annotations/{block}/{leaf}/history",
+    READ,
+    "Who changed what in a leaf and when, newest first.",
+)
+RESTORE = Route(
+    "restore",
+    "/{dataset}/annotations/{block}/{leaf}/restore",
+    ACT,
+    "Bring back what a leaf, or one annotation of it, was before.",
+)
+EDITS = Route("edits", "/{dataset}/annotations/edits", ACT, "Many edits at once; all those of a block happen or none.")
+PARKED = Route("parked", "/{dataset}/annotations/parked", READ, "What of saves waits to be applied or discarded.")
+PARKED_SAVE = Route("parked save", "/{dataset}/annotations/parked/{id}", READ, "The body of a save that was not applied.")
+PARKED_END = Route(
+    "parked end", "/{dataset}/annotations/parked/{id}/{apply|discard}", ACT, "Apply what was parked, or discard it."
+)
+SAVES = Route("saves", "/{dataset}/annotations/saves", READ, "The asking session's last saves and what became of them.")
 CHUNK = Route(
     "chunk",
     "/{dataset}/{x}_{y}_{z}/{leaf}[.tiff]",
@@ -51,7 +71,25 @@ CHUNK = Route(
 )
 TREE = Route("tree", "/{any path}", READ, "A file, or with a trailing `/` the listing of a directory.")
 
-ROUTES = (INDEX, API, VIEWER, STATIC, ICON, HEALTH, BLOCKS, LEAF, CHUNK, TREE)
+ROUTES = (
+    INDEX,
+    API,
+    VIEWER,
+    STATIC,
+    ICON,
+    HEALTH,
+    BLOCKS,
+    LEAF,
+    HISTORY,
+    RESTORE,
+    EDITS,
+    PARKED,
+    PARKED_SAVE,
+    PARKED_END,
+    SAVES,
+    CHUNK,
+    TREE,
+)
 
 _FIRST_SEGMENTS: Mapping[str, Route | None] = {
     "index.html": INDEX,
@@ -94,6 +132,10 @@ class Target:
     directory: bool = False
     session: Session | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
+
+    def of_leaf(self, block: str, leaf: str) -> Target:
+        """The target of a leaf of the same dataset."""
+        return replace(self, route=LEAF, parts={"dataset": self.parts["dataset"], "block": block, "leaf": leaf})
 
 
 def tree_url(path: str) -> str:
@@ -141,14 +183,37 @@ def _take_prefixes(segments: list[str]) -> tuple[Session | None, list[str], bool
 def _tree_route(segments: list[str], directory: bool) -> tuple[Route, dict[str, str]]:
     if directory:
         return TREE, {}
-    if len(segments) >= 3 and segments[-3] == "annotations" and segments[-1].endswith(".json"):
-        leaf = segments[-1].removesuffix(".json")
-        return LEAF, {"dataset": "/".join(segments[:-3]), "block": segments[-2], "leaf": leaf}
-    if len(segments) >= 2 and segments[-2:] == ["annotations", "blocks"]:
-        return BLOCKS, {"dataset": "/".join(segments[:-2])}
+    found = _annotation_route(segments)
+    if found is not None:
+        return found
     if segments and _CHUNK_PATH.fullmatch(segments[-1]):
         return CHUNK, {}
     return TREE, {}
+
+
+_OF_DATASET = {"blocks": BLOCKS, "edits": EDITS, "parked": PARKED, "saves": SAVES}
+_OF_LEAF = {"history": HISTORY, "restore": RESTORE}
+
+
+def _annotation_route(segments: list[str]) -> tuple[Route, dict[str, str]] | None:
+    """What a path below the last `annotations` means; None for what is a file there."""
+    if "annotations" not in segments[-4:-1]:
+        return None
+    at = len(segments) - 1 - segments[::-1].index("annotations")
+    dataset, rest = {"dataset": "/".join(segments[:at])}, segments[at + 1 :]
+    if len(rest) == 1:
+        route = _OF_DATASET.get(rest[0])
+        return None if route is None else (route, dataset)
+    if rest[0] == "parked":
+        parts = dataset | {"id": rest[1]}
+        if len(rest) == 3:
+            return (PARKED_END, parts | {"how": rest[2]}) if rest[2] in ("apply", "discard") else None
+        return PARKED_SAVE, parts
+    if len(rest) == 2 and rest[1].endswith(".json"):
+        return LEAF, dataset | {"block": rest[0], "leaf": rest[1].removesuffix(".json")}
+    if len(rest) == 3 and rest[2] in _OF_LEAF:
+        return _OF_LEAF[rest[2]], dataset | {"block": rest[0], "leaf": rest[1].removesuffix(".json")}
+    return None
 
 
 def _segment(text: str) -> str:

@@ -40,6 +40,7 @@ def connect(aiohttp_client: Callable[[Application], Awaitable[Client]], place: P
 
     async def connected(**given: object) -> Client:
         # In a thread, because a worker makes it before its loop runs.
+        given = {"state": str(place.root.parent / "state"), **given}
         return await aiohttp_client(await asyncio.to_thread(create_app, settings.load(place.root, given, {})))
 
     return connected

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from annotation_store.edits import Change, DeleteOne, PutOne, ReplaceAll
-from annotation_store.store import AnnotationStore, EditRequest, Outcome
+from annotation_store.blocks import Location
+from annotation_store.edits import Change, DeleteOne, PutOne, ReplaceAll, RestoreTo
+from annotation_store.orders import Order, Outcome, Part
+from annotation_store.store import AnnotationStore
+from precomputed_server.errors import PrecomputedError
 from precomputed_server.files import Tree
 from tests.annotation_store.support import BLOCK, by_id, some
 
@@ -25,6 +29,7 @@ OPERATIONS: dict[str, Callable[[], Change]] = {
     "change": lambda: PutOne(some(1)[0] | {"description": "changed"}),
     "delete": lambda: DeleteOne(some(1)[0]["id"]),
     "put": lambda: ReplaceAll(by_id(some(4, first=2))),
+    "restore": lambda: RestoreTo(by_id(some(2, first=1))),
 }
 
 
@@ -50,13 +55,19 @@ def main() -> None:
 def _edit(root: Path, operation: str, writing: socket.socket) -> None:
     store = AnnotationStore(Tree(root), 5)
     location = store.locate("brain", BLOCK, "fibers")
-    request = EditRequest(OPERATIONS[operation](), "somebody", "page")
+    change, another = OPERATIONS[operation](), PutOne(some(1, first=20)[0])
     os.kill(os.getpid(), signal.SIGSTOP)
-    ended = store.commit(location, [request])[0]
-    again = store.commit(location, [EditRequest(PutOne(some(1, first=20)[0]), "somebody", "page")])[0]
+    ended = _commit(store, location, change)
+    again = _commit(store, location, another)
     names = [type(ended).__name__, type(again).__name__, isinstance(ended, Outcome)]
     writing.send(json.dumps(names).encode())
     os._exit(0)
+
+
+def _commit(store: AnnotationStore, location: Location, change: Change) -> Outcome | PrecomputedError:
+    part = Part(location.leaf, "put", change=change)
+    answer = store.commit([Order(location.directory, (part,), "somebody", "page", secrets.token_hex(16))])[0]
+    return answer if isinstance(answer, PrecomputedError) else answer[0]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,10 @@ from typing import Any
 import orjson
 
 from annotation_store.edits import Change, DeleteOne, PutOne, ReplaceAll
+from annotation_store.journal import Journal
 from annotation_store.model import Item
-from annotation_store.store import AnnotationStore, EditRequest, Outcome
+from annotation_store.orders import Order, Outcome, Part, Save
+from annotation_store.store import AnnotationStore
 from precomputed_server.errors import PrecomputedError
 from precomputed_server.files import Tree
 from tests.data import point
@@ -35,9 +39,19 @@ class Place:
         return self.root / "brain" / "annotations" / BLOCK
 
     @property
+    def history(self) -> Path:
+        """The directory of the block's edit log."""
+        return self.root / "brain" / "annotations" / ".history" / BLOCK
+
+    @property
     def log(self) -> Path:
-        """The block's edit log."""
-        return self.root / "brain" / "annotations" / ".history" / BLOCK / "log.jsonl"
+        """The newest segment of the block's edit log."""
+        return max(self.history.glob("log-*.jsonl"), default=self.history / "log-000001.jsonl")
+
+    @property
+    def journal(self) -> Path:
+        """What the pages of this host hold."""
+        return self.root.parent / "pages"
 
     def file(self, leaf: str = "fibers") -> Path:
         """The file of a leaf."""
@@ -62,17 +76,22 @@ class Editor:
 
     def restart(self) -> None:
         """Open the store anew."""
-        self.store = AnnotationStore(Tree(self.place.root), LOCK_TIMEOUT_S)
+        self.store = AnnotationStore(Tree(self.place.root), LOCK_TIMEOUT_S, Journal(self.place.journal))
 
-    def ends(self, *changes: Change, leaf: str = "fibers", **members: Any) -> list[Outcome | PrecomputedError]:
-        """Commit `changes` as one group; `members` go to each request."""
-        given = {"author": "somebody", "session": "page", **members}
-        location = self.store.locate("brain", BLOCK, leaf)
-        return self.store.commit(location, [EditRequest(change, **given) for change in changes])
+    def ends(self, *wishes: Change | Save, leaf: str = "fibers", **members: Any) -> list[Outcome | PrecomputedError]:
+        """Commit `wishes` as one group; `members` go to each order, `if_match` to its part."""
+        if_match = members.pop("if_match", None)
+        given = {"author": "somebody", "session": "page", "arrived": time.monotonic_ns(), **members}
+        directory = self.store.locate("brain", BLOCK, leaf).directory
+        orders = [
+            Order(directory, (Part(leaf, "put", if_match=if_match, change=wish),), op=secrets.token_hex(16), **given)
+            for wish in wishes
+        ]
+        return [answer if isinstance(answer, PrecomputedError) else answer[0] for answer in self.store.commit(orders)]
 
-    def commit(self, change: Change, **members: Any) -> Outcome:
-        """Commit one change that must succeed."""
-        ended = self.ends(change, **members)[0]
+    def commit(self, wish: Change | Save, **members: Any) -> Outcome:
+        """Commit one wish that must succeed."""
+        ended = self.ends(wish, **members)[0]
         assert isinstance(ended, Outcome), ended
         return ended
 
@@ -84,9 +103,13 @@ class Editor:
         """Delete one annotation."""
         return self.commit(DeleteOne(id), **members)
 
-    def replace(self, items: Iterable[Item], *, exact: bool = False, **members: Any) -> Outcome:
-        """Replace the whole leaf."""
-        return self.commit(ReplaceAll(by_id(items), exact), **members)
+    def replace(self, items: Iterable[Item], **members: Any) -> Outcome:
+        """Replace the whole leaf, exactly."""
+        return self.commit(ReplaceAll(by_id(items)), **members)
+
+    def save(self, items: Iterable[Item], **members: Any) -> Outcome:
+        """Save the whole leaf as a page does."""
+        return self.commit(Save(by_id(items)), **members)
 
     def version(self, leaf: str = "fibers") -> int:
         """The newest version that the log knows."""
@@ -116,45 +139,74 @@ def written(items: Iterable[Item]) -> bytes:
 def check_log(place: Place) -> dict[str, int]:
     """Assert that the log is whole and says what the files hold; returns the newest version of each leaf.
 
-    Every line's `previous` is the hash of the line before, versions of a leaf only grow, each group begins at the hash
-    where the one before ended, and its edits applied from the first on give the file byte for byte.
+    Every line's `digest` is its own hash and `previous` that of the line before, versions of a leaf only grow, each
+    group begins at the hash where the one before ended, and its edits applied from the first on give the file.
     """
-    leaves: dict[str, dict[str, Item]] = {}
-    versions: dict[str, int] = {}
-    hashes: dict[str, str | None] = {}
-    raw: dict[str, bool] = {}
+    replay = Replayed()
     previous = ""
-    lines = place.log.read_bytes().split(b"\n") if place.log.exists() else [b""]
-    assert lines.pop() == b"", "the log ends in the middle of a line"
-    for line in lines:
-        record = json.loads(line)
-        assert record["previous"] == previous, "the chain is broken"
-        previous = hashlib.sha256(line).hexdigest()
+    for segment in sorted(place.history.glob("log-*.jsonl")):
+        lines = segment.read_bytes().split(b"\n")
+        assert lines.pop() == b"", "the log ends in the middle of a line"
+        for line in lines:
+            body, _, rest = line.rpartition(b',"digest":"')
+            record = json.loads(line)
+            assert record["previous"] == previous, "the chain is broken"
+            previous = hashlib.sha256(body).hexdigest()[:32]
+            assert rest == previous.encode() + b'"}', "a line is not what it was"
+            replay.take(record)
+    for leaf, items in replay.leaves.items():
+        _check_file(place.file(leaf), items, replay.hashes[leaf], raw=replay.raw[leaf])
+    return replay.versions
+
+
+class Replayed:
+    """What the lines of a log that were taken say."""
+
+    def __init__(self) -> None:
+        self.leaves: dict[str, dict[str, Item]] = {}
+        self.versions: dict[str, int] = {}
+        self.hashes: dict[str, str | None] = {}
+        self.raw: dict[str, bool] = {}
+
+    def take(self, record: dict[str, Any]) -> None:
+        """Take one line."""
+        if record["operation"] == "segment":
+            return
         leaf = record["leaf"]
-        items = leaves.setdefault(leaf, {})
-        _replay(items, record)
-        raw[leaf] = "items" in record
-        assert record["version"] >= versions.get(leaf, 0), "a version went back"
-        if "file" in record:
-            assert record["version"] > versions.get(leaf, 0), "a version was used twice"
-            versions[leaf] = record["version"]
-            if leaf in hashes:
-                assert record["file"]["before"] == hashes[leaf], "a version begins where none ended"
-            hashes[leaf] = record["file"]["after"]
-    for leaf, items in leaves.items():
-        _check_file(place.file(leaf), items, hashes[leaf], raw=raw[leaf])
-    return versions
+        if record["operation"] == "content":
+            assert self.leaves[leaf] == by_id(record["items"])
+        elif record["operation"] in ("add", "change", "delete", "restore", "external"):
+            _replay(self.leaves.setdefault(leaf, {}), record)
+            self.raw[leaf] = "text" in record
+            assert record["version"] >= self.versions.get(leaf, 0), "a version went back"
+        for name, file in record.get("files", {}).items():
+            if name in self.hashes:
+                assert file["before"] == self.hashes[name], "a version begins where none ended"
+            self.hashes[name] = file["after"]
+        if record["operation"] not in ("content", "parked", "resolved", "noted"):
+            self.versions[leaf] = record["version"]
 
 
 def _replay(items: dict[str, Item], record: dict[str, Any]) -> None:
     if record["operation"] == "external":
         items.clear()
-        items.update(by_id(record["items"]))
-    elif record["operation"] == "delete":
-        del items[record["id"]]
-    else:
-        assert (record["operation"] == "change") == (record["id"] in items)
+        items.update(by_id(json.loads(record["text"] or "[]")))
+    elif "change" in record:
+        items[record["id"]] = _changed(items[record["id"]], record["change"])
+    elif "after" in record:
+        assert (record["operation"] == "add") == (record["id"] not in items) or record["operation"] == "restore"
         items[record["id"]] = record["after"]
+    else:
+        del items[record["id"]]
+
+
+def _changed(before: Item, change: dict[str, Any]) -> Item:
+    """An annotation after the difference that a line holds."""
+    after = {name: value for name, value in before.items() if name not in change.get("unset", ())}
+    after |= change.get("set", {})
+    for name, (start, removed, inserted) in change.get("splice", {}).items():
+        after[name] = before[name][:start] + inserted + before[name][start + removed :]
+    return after
 
 
 def _check_file(path: Path, items: dict[str, Item], expected: str | None, *, raw: bool) -> None:

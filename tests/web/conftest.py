@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def app(root: Path) -> Application:
     """The application, made before a loop runs, as a worker does."""
-    return create_app(settings.load(root, {"workers": 1}, environ={}))
+    return create_app(settings.load(root, {"workers": 1, "state": str(root.parent / "state")}, environ={}))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def app(root: Path) -> Application:
     """An application with one place for large bodies, which gives a body two seconds."""
     write_dataset(root / "brain", volume((1, 20, 64, 64)))
     given = {"workers": 1, "large_body": 1000, "large_waiting": 1, "body_timeout": 2}
-    return create_app(settings.load(root, given, environ={}))
+    return create_app(settings.load(root, {"state": str(root.parent / "state"), **given}, environ={}))
 
 
 async def announce(client: Client) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

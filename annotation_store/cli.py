@@ -1,0 +1,261 @@
+"""`precomputed annotations`: the time machine, parked saves, and the upkeep of edit logs, on the files themselves."""
+
+from __future__ import annotations
+
+import functools
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from annotation_store.history.instants import instant, read_instant
+from annotation_store.model import Item, Items, serialize
+from annotation_store.orders import Order, Part
+from annotation_store.store import AnnotationStore
+from annotation_store.upkeep import BlockOf, blocks_with_log, compact_block, verify_block
+from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError, Unreadable
+from precomputed_server.files import Tree
+from precomputed_server.format.names import ANNOTATIONS
+
+_LOCK_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a command is about: a dataset on disk, and of it one block, leaf or annotation."""
+
+    store: AnnotationStore
+    block: str | None
+    leaf: str | None
+    id: str | None
+
+    def places(self) -> Iterator[tuple[BlockOf, str]]:
+        """The chosen leaves that have ever been edited; raises NotFound when there are none."""
+        found = False
+        for block in blocks_with_log(self.store, ""):
+            if self.block in (None, block.name):
+                for leaf in self.store.logged_leaves(block.location("")):
+                    if self.leaf in (None, leaf):
+                        found = True
+                        yield block, leaf
+        if not found:
+            raise NotFound("No annotation file of that name has ever been edited in this dataset.")
+
+    def only_place(self) -> tuple[BlockOf, str]:
+        """The one leaf that is chosen; raises InvalidInput when there are several."""
+        places = list(self.places())
+        if len(places) > 1:
+            names = ", ".join(f"{block.name}/{leaf}" for block, leaf in places[:6])
+            raise InvalidInput(f"Say which file is meant by --leaf (and --block): there are {names}.")
+        return places[0]
+
+
+def _choosing(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments that choose a dataset, block, leaf and annotation."""
+    options = (
+        click.argument("dataset", type=click.Path(exists=True, file_okay=False, path_type=Path)),
+        click.option("--block", metavar="NAME", help="Only this block, by its directory's name."),
+        click.option("--leaf", metavar="NAME", help="Only this file: fibers, centroids, z-0020."),
+        click.option("--id", metavar="ID", help="Only this annotation."),
+    )
+
+    @functools.wraps(command)
+    def chosen(dataset: Path, block: str | None, leaf: str | None, id: str | None, **given: Any) -> None:
+        if not (dataset / ANNOTATIONS).is_dir():
+            raise InvalidInput(f"{dataset} has no annotations; name the directory of a dataset.")
+        store = AnnotationStore(Tree(dataset), _LOCK_TIMEOUT_S)
+        command(Chosen(store, block, None if leaf is None else leaf.removesuffix(".json"), id), **given)
+
+    wrapped: Callable[..., None] = chosen
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+@click.group("annotations")
+def annotation_commands() -> None:
+    """See and bring back earlier versions of annotations, and look after their logs.
+
+    DATASET is a dataset's directory on disk. A moment is an RFC 3339 instant such as 2026-01-31T17:05:00Z, or a version
+    number of a file. The server may go on running.
+    """
+
+
+@annotation_commands.command()
+@_choosing
+@click.option("--author", metavar="NAME", help="Only what this author did.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most this many edits a file.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with the annotation before and after.")
+def history(chosen: Chosen, author: str | None, limit: int, as_json: bool) -> None:
+    """Who changed what and when, newest first."""
+    for block, leaf in chosen.places():
+        with chosen.store.versions(block.location(leaf)) as versions:
+            entries, _ = versions.entries(leaf, limit, None, chosen.id, author)
+        for entry in entries:
+            if as_json:
+                click.echo(json.dumps({"block": block.name, "leaf": leaf, **entry.to_json()}))
+            else:
+                click.echo(
+                    f"{entry.time}  {block.name}/{leaf} version {entry.version}  {entry.author}  "
+                    f"{entry.operation}  {entry.id or ''}"
+                )
+
+
+@annotation_commands.command()
+@_choosing
+@click.option("--version", type=click.IntRange(0), help="Bring back this version of the one file that is chosen.")
+@click.option("--at", metavar="INSTANT", help="Bring back what was at this instant, of one file or of all.")
+@click.option("--author", metavar="NAME", default="restore", show_default=True, help="Who the log says did it.")
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+def restore(chosen: Chosen, version: int | None, at: str | None, author: str, dry_run: bool) -> None:
+    """Bring back an annotation, a file or a whole dataset as it was: an edit like any other, which can be undone."""
+    if (version is None) == (at is None):
+        raise InvalidInput("Say what to bring back: --version N or --at INSTANT.")
+    places = [chosen.only_place()] if version is not None else list(chosen.places())
+    for block, leaf in places:
+        if dry_run:
+            _say_differences(chosen, (block, leaf), ("", _moment(chosen, (block, leaf), version or at or "")))
+            continue
+        moment = None if at is None else instant(read_instant(at))
+        part = Part(leaf, "restore", chosen.id, None, version, moment)
+        order = Order(block.directory, (part,), author, "", secrets.token_hex(16))
+        answer = chosen.store.commit([order])[0]
+        if isinstance(answer, NotFound) and len(places) > 1:
+            continue  # a file that did not exist at that instant
+        if isinstance(answer, PrecomputedError):
+            raise answer
+        click.echo(f"{block.name}/{leaf}: {answer[0].edits} annotations restored, version {answer[0].version}.")
+
+
+@annotation_commands.command()
+@_choosing
+@click.argument("earlier")
+@click.argument("later", required=False)
+def diff(chosen: Chosen, earlier: str, later: str | None) -> None:
+    """What changed between two moments; without LATER, until now."""
+    place = chosen.only_place() if earlier.isdigit() else None
+    for found in [place] if place else chosen.places():
+        now = _content(chosen, found, None) if later is None else _moment(chosen, found, later)
+        _say_differences(chosen, found, (_moment(chosen, found, earlier), now))
+
+
+@annotation_commands.command()
+@_choosing
+def blame(chosen: Chosen) -> None:
+    """Who changed each annotation last, and when."""
+    for block, leaf in chosen.places():
+        with chosen.store.versions(block.location(leaf)) as versions:
+            last = versions.blame(leaf)
+        for id in _content(chosen, (block, leaf), None):
+            if chosen.id in (None, id) and id in last:
+                entry = last[id]
+                click.echo(f"{entry.time}  {block.name}/{leaf} version {entry.version}  {entry.author}  {id}")
+
+
+@annotation_commands.command()
+@_choosing
+def verify(chosen: Chosen) -> None:
+    """Replay the logs against the files and check that nobody and nothing has changed a line of them."""
+    wrong = 0
+    for block in blocks_with_log(chosen.store, ""):
+        if chosen.block in (None, block.name):
+            findings = verify_block(chosen.store, block)
+            wrong += len(findings)
+            for finding in findings:
+                click.echo(f"{block.name}: {finding}")
+            if not findings:
+                click.echo(f"{block.name}: the log is whole and says what the files hold.")
+    if wrong:
+        raise Unreadable(f"{wrong} things are wrong; the lines above say what. What a log says can still be read.")
+
+
+@annotation_commands.command()
+@_choosing
+@click.option("--history-days", type=click.IntRange(1), default=90, show_default=True, help="Days to keep.")
+def compact(chosen: Chosen, history_days: int) -> None:
+    """Make logs smaller: movements of one drag become one, and what is older than the kept days goes.
+
+    Every version that stood for 10 s within the kept days can still be had back. What is younger than a day stays.
+    """
+    for block in blocks_with_log(chosen.store, ""):
+        if chosen.block in (None, block.name):
+            report = compact_block(chosen.store, block, history_days)
+            click.echo(f"{block.name}: {report.before} bytes before, {report.after} after.")
+
+
+@annotation_commands.command()
+@_choosing
+@click.option("--apply", "applied", metavar="ID", help="Delete, after all, what this save wanted to delete.")
+@click.option("--discard", "discarded", metavar="ID", help="Forget that this save wanted to delete something.")
+@click.option("--show", "shown", metavar="ID", help="Print what the page sent.")
+def parked(chosen: Chosen, applied: str | None, discarded: str | None, shown: str | None) -> None:
+    """List the saves whose deletions were not applied, or decide one of them."""
+    named = applied or discarded or shown
+    if named is None:
+        for save in chosen.store.parked(""):
+            row = save.to_json()
+            if chosen.leaf in (None, row["leaf"]) and chosen.block in (None, row["block"]):
+                ids = ", ".join(row["remove"])
+                click.echo(
+                    f"{row['id']}  {row['time']}  {row['block']}/{row['leaf']}  {row['author']}  {row['reason']}: {ids}"
+                )
+        return
+    found = chosen.store.find_parked("", named)
+    if found is None:
+        raise NotFound("Nothing is parked under that id; it may have been applied or discarded.")
+    if shown:
+        click.echo(serialize(chosen.store.parked_body(found)).decode(), nl=False)
+        return
+    part = Part(found.location.leaf, "apply" if applied else "discard", named)
+    order = Order(found.location.directory, (part,), "parked", "", secrets.token_hex(16))
+    answer = chosen.store.commit([order])[0]
+    if isinstance(answer, PrecomputedError):
+        raise answer
+    click.echo(f"{found.block}/{part.leaf}: {answer[0].edits} annotations deleted, version {answer[0].version}.")
+
+
+Found = tuple[BlockOf, str]
+
+
+def _content(chosen: Chosen, place: Found, version: int | None, at: datetime | None = None) -> Items:
+    """What a leaf holds now, or held in a version or at an instant; nothing where it did not exist."""
+    location = place[0].location(place[1])
+    try:
+        if version is None and at is None:
+            version = chosen.store.version(location)
+        return chosen.store.version_at(location, version, at).items
+    except NotFound:
+        if at is None:
+            raise
+        return {}
+
+
+def _moment(chosen: Chosen, place: Found, moment: str | int) -> Items:
+    """What a leaf held at a moment: a version's number or an instant."""
+    text = str(moment)
+    if text.isdigit():
+        return _content(chosen, place, int(text))
+    return _content(chosen, place, None, read_instant(text))
+
+
+def _say_differences(chosen: Chosen, place: Found, moments: tuple[Items | str, Items]) -> None:
+    before = _content(chosen, place, None) if isinstance(moments[0], str) else moments[0]
+    after = moments[1]
+    name = f"{place[0].name}/{place[1]}"
+    for id in dict.fromkeys([*before, *after]):
+        if chosen.id in (None, id) and before.get(id) != after.get(id):
+            sign = "+" if id not in before else "-" if id not in after else "~"
+            click.echo(f"{sign} {name}  {id}{_fields(before.get(id), after.get(id))}")
+
+
+def _fields(before: Item | None, after: Item | None) -> str:
+    """Which fields of an annotation differ, where it is in both."""
+    if before is None or after is None:
+        return ""
+    names = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
+    return "  " + ", ".join(names)

@@ -1,0 +1,284 @@
+"""Carrying out orders on a locked block: what each means, the records that say so, and one write for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from annotation_store.block import LockedBlock
+from annotation_store.blocks import Location
+from annotation_store.edits import Edit, RestoreTo
+from annotation_store.history.instants import read_instant
+from annotation_store.history.records import EditRecord, Head, NoteRecord, ParkedRecord, Record, ResolvedRecord
+from annotation_store.history.versions import Versions
+from annotation_store.journal import Journal
+from annotation_store.leaf import Content, LockedLeaf, etag_of
+from annotation_store.memory import LeafMemory, Memory
+from annotation_store.model import Items
+from annotation_store.orders import Answer, Order, Outcome, Part, Resolve, Restore, Said, Save
+from annotation_store.pages import Pages
+from annotation_store.saves import decide, holding
+from annotation_store.shadows import WHOLE, Decision, Parking
+from precomputed_server.errors import KeyReused, NotFound, PrecomputedError, PreconditionFailed
+
+ANY_VERSION = "*"
+_WHOLE = frozenset({WHOLE})
+_JOURNALED: Mapping[Said, Literal["parked", "unchanged"]] = {"parked": "parked", "unchanged": "unchanged"}
+
+
+@dataclass
+class Working:
+    """A leaf while a group is made: `items` is what it will hold, `leaf` what it holds."""
+
+    leaf: LockedLeaf
+    memory: LeafMemory
+    items: Items
+    version: int
+    changed: bool = False
+
+    def etag(self) -> str | None:
+        """The entity tag that the file would have now, None when there would be none."""
+        if self.changed:
+            return etag_of(self.leaf.content.edited(self.items).data or b"")
+        data = self.leaf.content.data
+        return None if data is None else etag_of(data)
+
+    def apply(self, edits: Sequence[Edit]) -> None:
+        """Make the edits: a change keeps its place, what is added comes last."""
+        for edit in edits:
+            if edit.after is None:
+                self.items.pop(edit.id, None)
+            else:
+                self.items[edit.id] = edit.after
+        self.version += 1
+        self.changed = True
+
+
+@dataclass
+class Noted:
+    """A save that the journal of pages is to know once it is on disk."""
+
+    order: Order
+    path: str
+    sent: Items
+    base: str | None
+    outcome: Outcome
+
+
+@dataclass
+class Ended:
+    """An order that was decided: its outcomes, of which those in `sent` tell an ETag only if the file says the body."""
+
+    outcomes: list[Outcome]
+    sent: dict[int, Items] = field(default_factory=dict)
+
+
+class Group:
+    """Orders of one block that are committed together."""
+
+    def __init__(self, block: LockedBlock, directory: str, memory: Memory, journal: Journal) -> None:
+        self._block = block
+        self._directory = directory
+        self._memory = memory
+        self._journal = journal
+        self._versions = Versions(block.history)
+        self._pages = Pages(journal, self._versions)
+        self._working: dict[str, Working] = {}
+        self._records: list[Record] = []
+        self._parked: list[tuple[int, Items]] = []
+        self._noted: list[Noted] = []
+        self._keys: dict[str, Ended] = {}
+
+    def carry_out(self, orders: Sequence[Order]) -> list[Answer]:
+        """Commit what can be of `orders`, in the order in which they arrived; raises OSError, and then nothing is."""
+        ends: dict[int, Ended | PrecomputedError] = {}
+        for number in sorted(range(len(orders)), key=lambda number: orders[number].arrived):
+            try:
+                ends[number] = self._order(orders[number])
+            except PrecomputedError as error:
+                ends[number] = error
+        contents = {name: working.leaf.content.edited(working.items) for name, working in self._changed().items()}
+        self._describe_parked(contents)
+        if self._records:
+            versions = {name: self._working[name].version for name in contents}
+            self._block.write(self._records, contents, versions)
+        self._remember()
+        return [self._answer(ends[number]) for number in range(len(orders))]
+
+    def _order(self, order: Order) -> Ended:
+        if order.key is not None and order.key in self._keys:
+            return self._keys[order.key]
+        ended = self._done_before(order)
+        if ended is None:
+            ended = self._all_or_nothing(order) if len(order.parts) > 1 else self._parts(order)
+        if order.key is not None:
+            self._keys[order.key] = ended
+        return ended
+
+    def _done_before(self, order: Order) -> Ended | None:
+        """How the order ended when it was carried out already."""
+        log = self._block.log
+        done = log.done_key(order.key) if order.key is not None else log.done(order.op) if order.repeated else None
+        if done is None:
+            return None
+        if order.request != done.request:
+            raise KeyReused("That Idempotency-Key came with another request before; take a new one.")
+        outcomes = []
+        for part in order.parts:
+            made = [edit for edit in done.edits if edit[0] == part.leaf]
+            version = made[-1][1] if made else self._at_work(part.leaf).version
+            said: Said = "parked" if done.parked else "applied" if made else "unchanged"
+            id = made[0][3] if part.kind == "add" and made else part.id
+            outcomes.append(Outcome(part.leaf, len(made), version, None, said, done.parked, id))
+        return Ended(outcomes)
+
+    def _all_or_nothing(self, order: Order) -> Ended:
+        before = {name: replace(working, items=dict(working.items)) for name, working in self._working.items()}
+        records, parked, noted = len(self._records), len(self._parked), len(self._noted)
+        try:
+            return self._parts(order)
+        except PrecomputedError:
+            self._working = before
+            del self._records[records:], self._parked[parked:], self._noted[noted:]
+            raise
+
+    def _parts(self, order: Order) -> Ended:
+        ended = Ended([])
+        head = Head(self._block.log.time(), order.author, order.session, order.op, order.key, order.request)
+        for part in order.parts:
+            working = self._at_work(part.leaf)
+            if part.if_match is not None:
+                check_version(part.if_match, working.etag())
+            wish = part.wish()
+            if isinstance(wish, Save):
+                ended.sent[len(ended.outcomes)] = wish.items
+                outcome = self._save(order, part, wish, head, working)
+            elif isinstance(wish, Resolve):
+                outcome = self._resolve(part, wish, head, working)
+            else:
+                change = self._restored(part, wish) if isinstance(wish, Restore) else wish
+                outcome = self._edit(part, head, working, change.edits(working.items))
+                working.memory.note(order.arrived, {} if not outcome.edits else {outcome.id or "": _WHOLE})
+            ended.outcomes.append(outcome)
+        if order.key is not None and not any(outcome.edits or outcome.parked for outcome in ended.outcomes):
+            # Later on this request would mean something else: that it was made has to be known.
+            self._records.append(NoteRecord(order.parts[0].leaf, ended.outcomes[0].version, head))
+        return ended
+
+    def _edit(self, part: Part, head: Head, working: Working, edits: Sequence[Edit]) -> Outcome:
+        if not edits:
+            return Outcome(part.leaf, 0, working.version, None, "unchanged", None, part.id)
+        for edit in edits:
+            before = working.items.get(edit.id)
+            self._records.append(
+                EditRecord(part.leaf, working.version + 1, head, edit.operation, edit.id, before, edit.after)
+            )
+        working.apply(edits)
+        id = part.id or (edits[0].id if len(edits) == 1 else None)
+        return Outcome(part.leaf, len(edits), working.version, None, "applied", None, id)
+
+    def _save(self, order: Order, part: Part, save: Save, head: Head, working: Working) -> Outcome:
+        path = order.location(part).path
+        page = self._pages.page(order, path, working)
+        decision = decide(save.items, working.items, page, part.leaf, order.edges_nm)
+        outcome = self._edit(part, head, working, decision.edits)
+        if decision.parking is not None:
+            parked = self._park(order, part, save, head, decision.parking, working.version)
+            outcome = replace(outcome, said="parked", parked=parked)
+        working.memory.note(order.arrived, decision.touched)
+        self._pages.saved(order, path, save.items, decision.base)
+        self._noted.append(Noted(order, path, save.items, decision.base, outcome))
+        return outcome
+
+    def _park(self, order: Order, part: Part, save: Save, head: Head, parking: Parking, version: int) -> str:
+        """Keep removals for a person to decide; what the same page has parked already is not kept twice."""
+        for known in self._block.log.open_parked().values():
+            same = (known.leaf, known.head.session, set(known.remove)) == (part.leaf, order.session, set(parking.remove))
+            if same and known.reason == parking.reason:
+                return known.parked
+        id = f"{order.op[:14]}{len(self._parked) % 256:02x}"
+        record = ParkedRecord(part.leaf, version, head, id, parking.reason, parking.remove, None, (), ())
+        self._parked.append((len(self._records), save.items))
+        self._records.append(record)
+        return id
+
+    def _describe_parked(self, contents: Mapping[str, Content]) -> None:
+        """Say in the parked records what their pages sent, counted from the files that readers will see."""
+        for number, sent in self._parked:
+            record = self._records[number]
+            assert isinstance(record, ParkedRecord)
+            content = contents.get(record.leaf) or self._working[record.leaf].leaf.content
+            missing, differing = holding(sent, content.items)
+            etag = None if content.data is None else etag_of(content.data)
+            self._records[number] = replace(record, etag=etag, missing=missing, differing=differing)
+
+    def _resolve(self, part: Part, wish: Resolve, head: Head, working: Working) -> Outcome:
+        parked = self._block.log.open_parked().get(wish.parked)
+        if parked is None or parked.leaf != part.leaf:
+            raise NotFound("Nothing is parked under that id; it may have been applied or discarded.")
+        removed = [Edit("delete", id) for id in parked.remove if id in working.items]
+        outcome = self._edit(part, head, working, removed if wish.how == "applied" else [])
+        self._records.append(ResolvedRecord(part.leaf, working.version, head, wish.parked, wish.how))
+        return outcome
+
+    def _restored(self, part: Part, wish: Restore) -> RestoreTo:
+        version = wish.version if wish.at is None else self._versions.at(part.leaf, read_instant(wish.at))
+        if version == self._at_work(part.leaf).leaf.version:
+            return RestoreTo(self._at_work(part.leaf).leaf.content.items, wish.id)
+        return RestoreTo(self._versions.content(part.leaf, version or 0).items, wish.id)
+
+    def _at_work(self, name: str) -> Working:
+        if name not in self._working:
+            leaf = self._block.leaf(name)
+            memory = self._memory.leaf(Location(self._directory, name).path)
+            self._working[name] = Working(leaf, memory, dict(leaf.content.items), leaf.version)
+        return self._working[name]
+
+    def _changed(self) -> dict[str, Working]:
+        return {name: working for name, working in self._working.items() if working.changed}
+
+    def _remember(self) -> None:
+        """After the write: what this process and the journal of pages know of it."""
+        for working in self._working.values():
+            data = working.leaf.content.data
+            if data is not None:
+                working.memory.remember(working.leaf.content, etag_of(data))
+        for noted in self._noted:
+            content = self._working[noted.outcome.leaf].leaf.content
+            held = holding(noted.sent, content.items)
+            etag = None if content.data is None else etag_of(content.data)
+            self._journal.note_save(
+                noted.order.session,
+                noted.path,
+                number=noted.order.op,
+                replaces=noted.base,
+                etag=etag,
+                missing=held[0],
+                differing=held[1],
+                outcome=_JOURNALED.get(noted.outcome.said, "saved"),
+                version=noted.outcome.version,
+                kept=noted.outcome.parked,
+                arrived=noted.order.arrived,
+            )
+
+    def _answer(self, ended: Ended | PrecomputedError) -> Answer:
+        if isinstance(ended, PrecomputedError):
+            return ended
+        return [self._told(outcome, ended.sent.get(number)) for number, outcome in enumerate(ended.outcomes)]
+
+    def _told(self, outcome: Outcome, sent: Items | None) -> Outcome:
+        """The outcome as the client is told it, with the ETag where that says something of its body."""
+        working = self._working.get(outcome.leaf)
+        if working is None or outcome.version != working.leaf.version:
+            return outcome
+        if sent is not None and any(holding(sent, working.leaf.content.items)):
+            return replace(outcome, said="merged") if outcome.said == "applied" else outcome
+        data = working.leaf.content.data
+        return outcome if data is None else replace(outcome, etag=etag_of(data))
+
+
+def check_version(if_match: tuple[str, ...], etag: str | None) -> None:
+    """Raise PreconditionFailed unless `if_match` names `etag`, that of what is stored; None: nothing is."""
+    if etag is None or not {etag, ANY_VERSION} & set(if_match):
+        raise PreconditionFailed("The stored version is not the one that If-Match names; read it again.", etag)

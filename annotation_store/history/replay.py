@@ -1,0 +1,85 @@
+"""A leaf's content while lines of the log are applied to it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable
+
+from annotation_store.history.delta import patched
+from annotation_store.history.lines import Group
+from annotation_store.history.records import CONTENT, EDITS, EXTERNAL, Members
+from annotation_store.model import Item, Items, parse_stored, serialize
+
+
+def file_hash(data: bytes | None) -> str | None:
+    """The SHA-256 of a file's bytes in hex; None for a file that does not exist."""
+    return None if data is None else hashlib.sha256(data).hexdigest()
+
+
+class Replay:
+    """One leaf: its `items`, which are changed in place, and `text`, the whole file where another tool wrote it."""
+
+    def __init__(self, items: Items | None = None) -> None:
+        self.items: Items = {} if items is None else dict(items)
+        self.text: bytes | None = None
+        self.exists = items is not None
+        self._old_external = False
+
+    def apply(self, members: Members) -> None:
+        """Bring the content past a line of this leaf; raises Unreadable for a text that no leaf may have.
+
+        A change of what is not known, because its line was damaged, is left out: the hash of the file tells.
+        """
+        operation = members["operation"]
+        if operation == CONTENT:
+            self._begin({item["id"]: item for item in members["items"]})
+        elif operation == EXTERNAL:
+            self._external(members)
+        elif operation in EDITS:
+            self.text, self.exists, self._old_external = None, True, False
+            with contextlib.suppress(KeyError, TypeError, IndexError):
+                after = edited(self.items.get(members["id"]), members)
+                if after is None:
+                    self.items.pop(members["id"], None)
+                else:
+                    self.items[members["id"]] = after
+
+    def apply_all(self, groups: Iterable[Group], leaf: str) -> None:
+        """Apply every line of `leaf` in `groups`."""
+        for group in groups:
+            for line in group.lines:
+                if line.members["leaf"] == leaf:
+                    self.apply(line.members)
+
+    def _begin(self, items: Items) -> None:
+        self.items, self.text, self.exists, self._old_external = items, None, True, False
+
+    def _external(self, members: Members) -> None:
+        if "items" in members:  # format 1 kept the annotations and not the text
+            self._begin({item["id"]: item for item in members["items"]})
+            self._old_external = True
+            return
+        text = members["text"]
+        self._begin({} if text is None else parse_stored(text.encode()))
+        self.text, self.exists = (None, False) if text is None else (text.encode(), True)
+
+    def data(self) -> bytes | None:
+        """The bytes of the leaf's file, None where there is none."""
+        if not self.exists:
+            return None
+        return serialize(self.items) if self.text is None else self.text
+
+    def gives(self, hash: str | None) -> bool:
+        """Whether the file has that hash; of what format 1 says that another tool wrote nobody knows."""
+        return self._old_external or file_hash(self.data()) == hash
+
+
+def edited(before: Item | None, members: Members) -> Item | None:
+    """The annotation after an edit's line, None when it is deleted; raises KeyError for a change of nothing."""
+    if "change" in members:
+        if before is None:
+            raise KeyError(members["id"])
+        return patched(before, members["change"])
+    after: Item | None = members.get("after")
+    return after

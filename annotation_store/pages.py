@@ -1,0 +1,95 @@
+"""What the pages that save in one group hold: the journal's shadows with their content, and what the group adds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from annotation_store.history.instants import instant_of, seconds_of
+from annotation_store.history.versions import Versions
+from annotation_store.journal import Journal, PageMemory
+from annotation_store.leaf import LockedLeaf, etag_of
+from annotation_store.memory import LeafMemory
+from annotation_store.model import Items
+from annotation_store.orders import Order
+from annotation_store.saves import materialised
+from annotation_store.shadows import Candidate, Page, succeeded
+
+_SHADOWS_LIVE_S = 86_400
+
+
+class AtWork(Protocol):
+    """A leaf while a group is made."""
+
+    leaf: LockedLeaf
+    memory: LeafMemory
+
+
+class Pages:
+    """The pages of one group of orders."""
+
+    def __init__(self, journal: Journal, versions: Versions) -> None:
+        self._journal = journal
+        self._versions = versions
+        self._known: dict[tuple[str, str], PageMemory] = {}
+        self._candidates: dict[tuple[str, str], list[Candidate]] = {}
+
+    def page(self, order: Order, path: str, working: AtWork) -> Page:
+        """What is known of the page that sent `order`, whose leaf lies at `path`."""
+        key = (order.session, path)
+        if key not in self._known:
+            self._known[key] = self._journal.page(*key)
+            self._candidates[key] = list(self._of_shadows(self._known[key], working))
+        known, candidates = self._known[key], self._candidates[key]
+        return Page(
+            candidates=candidates,
+            stored_candidates=() if candidates else list(self._of_versions(working)),
+            last_slice=known.last_slice,
+            first_read=known.first_read,
+            has_saved=known.has_saved,
+            now=time.time(),
+            arrived=order.arrived,
+            later=working.memory.set_later(order.arrived),
+        )
+
+    def saved(self, order: Order, path: str, sent: Items, base: str | None) -> None:
+        """The page now holds what it sent; whoever of it comes later in this group is compared with that."""
+        key = (order.session, path)
+        held = Candidate(order.op, time.time(), "saved", sent, arrived=order.arrived)
+        self._candidates[key] = succeeded(self._candidates[key], held, base)
+
+    def _of_shadows(self, known: PageMemory, working: AtWork) -> Iterator[Candidate]:
+        for shadow in known.shadows:
+            version = {} if shadow.etag is None else self._items_of(shadow.etag, working)
+            if version is not None:
+                items = materialised(shadow, version)
+                yield Candidate(
+                    shadow.number,
+                    shadow.time,
+                    shadow.source,
+                    items,
+                    shadow.replaced_at,
+                    shadow.arrived,
+                    shadow.holders,
+                )
+
+    def _items_of(self, etag: str, working: AtWork) -> Items | None:
+        """The stored version of that entity tag, None when it is not known any longer."""
+        content = working.leaf.content
+        if content.data is not None and etag_of(content.data) == etag:
+            return content.items
+        found = working.memory.versions.get(etag)
+        if found is None:
+            found = self._versions.by_etag(working.leaf.leaf_name, etag)
+            if found is not None:
+                working.memory.versions[etag] = found
+        return found
+
+    def _of_versions(self, working: AtWork) -> Iterator[Candidate]:
+        """The versions that were stored within the last day, newest first."""
+        now = time.time()
+        content = working.leaf.content
+        yield Candidate(None, now, "stored", content.items)
+        for version in self._versions.recent(working.leaf.leaf_name, instant_of(now - _SHADOWS_LIVE_S)):
+            yield Candidate(None, seconds_of(version.time), "stored", version.items)

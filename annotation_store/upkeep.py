@@ -1,0 +1,73 @@
+"""Looking after the edit logs of a dataset: verifying that they say what the files hold, and compacting them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from annotation_store.blocks import Location, join
+from annotation_store.history.compaction import Report, compact
+from annotation_store.history.verification import Finding, verify
+from annotation_store.store import AnnotationStore
+from precomputed_server.format.names import ANNOTATIONS
+from precomputed_server.writing import exclusive_lock
+
+LOCK = "lock"
+
+
+@dataclass(frozen=True)
+class BlockOf:
+    """A block that has a log: its directory's name, and its directory beneath the root."""
+
+    name: str
+    directory: str
+
+    def location(self, leaf: str) -> Location:
+        """A leaf of it."""
+        return Location(self.directory, leaf)
+
+
+def blocks_with_log(store: AnnotationStore, dataset: str) -> Iterator[BlockOf]:
+    """The blocks of a dataset in which something was edited; raises OSError."""
+    place = join(dataset, ANNOTATIONS)
+    with contextlib.suppress(FileNotFoundError):
+        for entry in store.tree.listing(place):
+            if entry.is_directory:
+                block = BlockOf(entry.name, store.tree.real_path(f"{place}/{entry.name}"))
+                with contextlib.suppress(FileNotFoundError):
+                    os.close(store.tree.open_directory(block.location("").history))
+                    yield block
+
+
+def verify_block(store: AnnotationStore, block: BlockOf) -> list[Finding]:
+    """What is wrong with the log of a block or with the files that it speaks of; raises OSError, Busy."""
+    history = store.tree.open_directory(block.location("").history)
+
+    def file(leaf: str) -> bytes | None:
+        try:
+            return store.tree.read(block.location(leaf).path)
+        except FileNotFoundError:
+            return None
+
+    try:
+        with exclusive_lock(history, LOCK, store.lock_timeout):
+            return verify(history, file)
+    finally:
+        os.close(history)
+
+
+def compact_block(store: AnnotationStore, block: BlockOf, keep_days: int, now: datetime | None = None) -> Report:
+    """Fold what was dragged and drop what is older than `keep_days`; raises OSError, Busy."""
+    history = store.tree.open_directory(block.location("").history)
+    try:
+        return compact(
+            history,
+            lambda: exclusive_lock(history, LOCK, store.lock_timeout),
+            keep_days=keep_days,
+            now=now or datetime.now(UTC),
+        )
+    finally:
+        os.close(history)

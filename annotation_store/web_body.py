@@ -1,0 +1,83 @@
+"""Reading the bodies of saves: no longer than a setting allows, not for longer, and not too many bytes at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+from aiohttp import web
+
+from precomputed_server.errors import Busy, TooLarge, TooSlow
+from precomputed_server.settings import Settings
+
+_PIECE = 1 << 16
+
+
+class Budget:
+    """A number of bytes that may be held at a time."""
+
+    def __init__(self, bound: int) -> None:
+        self._free = bound
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[Share]:
+        """A share of it that grows with what is read and ends with the block."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self._free += share.taken
+
+    def take(self, count: int) -> None:
+        """Take that many bytes; raises Busy when they are not free."""
+        if count > self._free:
+            raise Busy("Too many saves are arriving at a time; try again.", retry_after=5)
+        self._free -= count
+
+
+class Share:
+    """What one body has taken of a budget."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.taken = 0
+
+    def grow_to(self, count: int) -> None:
+        """Take what is missing to `count` bytes; raises Busy."""
+        if count > self.taken:
+            missing = max(count - self.taken, _PIECE)
+            self._budget.take(missing)
+            self.taken += missing
+
+
+@contextlib.asynccontextmanager
+async def body_of(request: web.Request, settings: Settings, budget: Budget) -> AsyncIterator[bytes]:
+    """The request's body; raises TooLarge before more than the limit is read, TooSlow, Busy."""
+    with budget.hold() as share:
+        read = bytearray()
+        async for piece in pieces(request, settings.body_timeout):
+            # Only what has arrived takes a place: a client that announces much and sends nothing takes none.
+            share.grow_to(len(read) + len(piece))
+            read += piece
+            if len(read) > settings.max_body:
+                raise TooLarge(
+                    f"The body has more than the {settings.max_body} bytes that one save may have (setting --max-body)."
+                )
+        body = bytes(read)
+        del read
+        yield body
+
+
+async def pieces(request: web.Request, timeout: float) -> AsyncIterator[bytes]:
+    """The body as it arrives; raises TooSlow when it has not arrived after `timeout` seconds."""
+    deadline = asyncio.get_running_loop().time() + timeout
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline):
+                piece = await request.content.readany()
+        except TimeoutError as error:
+            raise TooSlow("The body did not arrive in time (setting --body-timeout); send it again.") from error
+        if not piece:
+            return
+        yield piece

@@ -1,0 +1,93 @@
+"""Many edits of many leaves in one request: each block's are one durable step, and each block is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from annotation_store.model import check_id, parse_object
+from annotation_store.orders import Kind, Outcome, Part
+from annotation_store.web_body import body_of
+from annotation_store.web_request import Arrival, json_answer
+from annotation_store.web_service import STORE, AnnotationService, Place
+from precomputed_server.errors import InvalidInput, PrecomputedError
+from precomputed_server.web.respond import status_of
+from precomputed_server.web.routes import Target
+
+_MOST = 10_000
+_KINDS: dict[str, Kind] = {"put": "patch", "change": "merge", "add": "add", "delete": "delete"}
+_MEMBERS = {"block", "leaf", "operation", "id", "annotation", "if_match"}
+
+Blocks = dict[str, list[tuple[Place, Part]]]
+
+
+async def post_edits(request: web.Request, target: Target) -> web.StreamResponse:
+    """Apply edits of many leaves; 200 when every block took its own, else 207 with what became of each."""
+    arrival = Arrival(request, target)
+    service = request.app[STORE]
+    async with body_of(request, service.settings, service.bodies) as body:
+        edits = await service.call(_edits_of, body)
+    blocks = await _by_block(service, target, edits)
+    rows = await asyncio.gather(*(_commit(service, arrival, parts, body) for parts in blocks.values()))
+    whole = all(row["status"] == 200 for row in rows)
+    return json_answer({"blocks": rows}, status=200 if whole else 207)
+
+
+async def _by_block(service: AnnotationService, target: Target, edits: list[tuple[str, str, Part]]) -> Blocks:
+    blocks: Blocks = {}
+    for block, leaf, part in edits:
+        place = await service.place(target.of_leaf(block, leaf))
+        blocks.setdefault(place.location.directory, []).append((place, part.of(place.location.leaf)))
+    return blocks
+
+
+async def _commit(
+    service: AnnotationService, arrival: Arrival, parts: list[tuple[Place, Part]], body: bytes
+) -> dict[str, Any]:
+    """Carry out the edits of one block."""
+    place = parts[0][0]
+    order = arrival.order(place, tuple(part for _, part in parts), body)
+    row: dict[str, Any] = {"block": place.block, "status": 200}
+    try:
+        outcomes = await service.commit(order, max(place.size for place, _ in parts))
+    except PrecomputedError as error:
+        return row | {"status": status_of(error), "detail": str(error)}
+    return row | {"edits": [_edit_row(outcome) for outcome in outcomes]}
+
+
+def _edit_row(outcome: Outcome) -> dict[str, Any]:
+    return {"leaf": outcome.leaf, "id": outcome.id, "version": outcome.version, "etag": outcome.etag}
+
+
+def _edits_of(body: bytes) -> list[tuple[str, str, Part]]:
+    """The block, leaf and part of each edit; raises InvalidInput and its kin."""
+    listed = parse_object(body).get("edits")
+    if not isinstance(listed, list) or not 0 < len(listed) <= _MOST:
+        raise InvalidInput(f'The body must be {{"edits": […]}} with 1 to {_MOST} edits.')
+    return [_edit_of(number, edit) for number, edit in enumerate(listed)]
+
+
+def _edit_of(number: int, edit: Any) -> tuple[str, str, Part]:  # noqa: ANN401  # any JSON value
+    if not isinstance(edit, dict) or set(edit) - _MEMBERS:
+        raise InvalidInput(f"Edit {number} must be an object with some of {', '.join(sorted(_MEMBERS))}.")
+    block, leaf, operation, id = (edit.get(name) for name in ("block", "leaf", "operation", "id"))
+    if not isinstance(block, str) or not isinstance(leaf, str) or operation not in _KINDS:
+        raise InvalidInput(f"Edit {number} needs a block, a leaf and an operation, one of {', '.join(_KINDS)}.")
+    annotation, if_match = edit.get("annotation"), edit.get("if_match")
+    if operation != "delete" and not isinstance(annotation, dict):
+        raise InvalidInput(f"Edit {number} needs the annotation, or the fields to change.")
+    if not isinstance(if_match, (str, type(None))):
+        raise InvalidInput(f"Edit {number}: if_match is the ETag of the leaf, a text.")
+    if id is None and isinstance(annotation, dict):
+        id = annotation.get("id")
+    if operation != "add":
+        check_id(id, f"edit {number}")
+    elif id is None:
+        id = secrets.token_hex(20)
+    tags = None if if_match is None else (if_match.strip('"'),)
+    body = b"" if operation == "delete" else orjson.dumps(annotation)
+    return block, leaf, Part("", _KINDS[operation], id, tags, body=body)

@@ -1,0 +1,95 @@
+"""The process of its own in which a worker has large annotation files parsed.
+
+Parsing 64 MiB of JSON holds the interpreter for seconds, whatever thread does it. The block's lock, its log and the
+journal of pages make it safe that this process commits beside the writer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from annotation_store.blocks import Location
+from annotation_store.leaf import Snapshot
+from annotation_store.orders import Answer, Order
+from annotation_store.store import AnnotationStore
+from annotation_store.web_commit import Places, within
+from precomputed_server.errors import Busy
+from precomputed_server.settings import Settings
+
+Result = TypeVar("Result")
+
+_PR_SET_PDEATHSIG = 1
+
+
+class LargeProcess:
+    """One process, begun when it is needed first, that ends with its worker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._process: ProcessPoolExecutor | None = None
+        self._starter = ThreadPoolExecutor(1, "large annotations")  # the process ends with the thread that began it
+        self._calls = Places(settings.large_waiting)
+
+    def close(self) -> None:
+        """Stop it."""
+        if self._process is not None:
+            self._process.shutdown(cancel_futures=True)
+        self._starter.shutdown()
+
+    async def call(self, function: Callable[..., Result], *given: object) -> Result:
+        """Call a module-level `function` in it; raises Busy when too many wait."""
+        with self._calls.one():
+            process = await within(self._starter, self._started)
+            try:
+                return await within(process, function, *given)
+            except BrokenProcessPool as error:
+                if self._process is process:
+                    self._process = None
+                raise Busy("The process for large annotation files ended; try again.") from error
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._process is None:
+            self._process = ProcessPoolExecutor(
+                1,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_begin,
+                initargs=(os.getpid(), self._settings),
+            )
+            self._process.submit(os.getpid)  # the first call begins it: in this thread, not in the event loop's
+        return self._process
+
+
+_store: AnnotationStore
+
+
+def _begin(parent: int, settings: Settings) -> None:
+    """Open the tree, and see to it that this process ends with its worker, however that ends."""
+    global _store
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(settings.umask)
+    _store = AnnotationStore.of(settings)
+
+
+def commit_large(order: Order) -> Answer:
+    """`AnnotationStore.commit` of one order in the process for large files."""
+    return _store.commit([order])[0]
+
+
+def check_large(location: Location) -> Snapshot:
+    """`AnnotationStore.check` in the process for large files."""
+    return _store.check(location)
+
+
+def count_large(location: Location) -> int:
+    """`AnnotationStore.count` in the process for large files."""
+    return _store.count(location)

@@ -1,0 +1,106 @@
+"""What becomes of a whole-file save that is not applied: its body is kept, its page is told, and a person can see it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from annotation_store.blocks import join
+from annotation_store.web_body import pieces
+from annotation_store.web_request import EDIT_HEADER, Arrival, author_of, page_of
+from annotation_store.web_service import STORE
+from precomputed_server.errors import NotFound, PrecomputedError, TooLarge
+from precomputed_server.format.names import ANNOTATIONS
+from precomputed_server.web.respond import problem_of, status_of
+from precomputed_server.web.routes import Target
+
+
+class PutBody:
+    """The body of a PUT from its first byte until the save is applied or kept as refused."""
+
+    def __init__(self, request: web.Request, target: Target, arrival: Arrival) -> None:
+        self._request = request
+        self._target = target
+        self._arrival = arrival
+        self._service = request.app[STORE]
+        self._body: bytes | None = None
+        self._kept: str | None = None
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[bytes]:
+        """The whole body; raises TooLarge once one that is too large has been kept, TooSlow, Busy."""
+        settings = self._service.settings
+        with self._service.bodies.hold() as share:
+            arriving = pieces(self._request, settings.body_timeout)
+            read = bytearray()
+            async for piece in arriving:
+                share.grow_to(len(read) + len(piece))
+                read += piece
+                if len(read) > settings.max_body:
+                    error = TooLarge(
+                        f"The body has more than the {settings.max_body} bytes that one save may have "
+                        "(setting --max-body)."
+                    )
+                    self._kept = await self._spill(bytes(read), arriving, error)
+                    raise error
+            self._body = bytes(read)
+            del read
+            yield self._body
+
+    async def refused(self, error: PrecomputedError) -> web.StreamResponse:
+        """Keep the body, and answer the error with where the body is."""
+        if self._kept is None and self._body is not None and await self._is_in_a_dataset():
+            self._kept = await self._service.call(self._service.refused.keep, self._description(error), self._body)
+            self._body = None
+        response = problem_of(error)
+        if self._kept is not None:
+            response.headers[EDIT_HEADER] = f"refused; id={self._kept}"
+            await self._service.call(self._note, error)
+        return response
+
+    async def _spill(self, read: bytes, arriving: AsyncIterator[bytes], error: TooLarge) -> str | None:
+        """Keep a body that does not fit memory piece by piece."""
+        if not await self._is_in_a_dataset():
+            return None
+        service = self._service
+        writer = await service.call(service.refused.begin, self._description(error))
+        if writer is None:
+            return None
+        await service.call(writer.write, read)
+        async for piece in arriving:
+            await service.call(writer.write, piece)
+        return await service.call(writer.finish)
+
+    async def _is_in_a_dataset(self) -> bool:
+        with contextlib.suppress(NotFound):
+            await self._service.blocks(self._target.parts["dataset"])
+            return True
+        return False
+
+    def _place(self) -> str:
+        parts = self._target.parts
+        return f"{join(parts['dataset'], ANNOTATIONS)}/{parts['block']}/{parts['leaf']}.json"
+
+    def _description(self, error: PrecomputedError) -> dict[str, Any]:
+        parts = self._target.parts
+        return {
+            "dataset": parts["dataset"],
+            "block": parts["block"],
+            "leaf": parts["leaf"],
+            "place": self._place(),
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "author": author_of(self._target.session),
+            "session": page_of(self._request, self._target.session),
+            "reason": str(error),
+            "status": status_of(error),
+        }
+
+    def _note(self, error: PrecomputedError) -> None:
+        page = page_of(self._request, self._target.session)
+        self._service.store.journal.note_save(
+            page, self._place(), outcome="refused", kept=self._kept, reason=str(error), arrived=self._arrival.moment
+        )

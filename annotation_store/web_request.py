@@ -1,0 +1,110 @@
+"""From HTTP requests to orders, and from outcomes to answers."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+from urllib.parse import urlsplit
+
+import orjson
+from aiohttp import web
+from aiohttp.helpers import ETAG_ANY
+
+from annotation_store.commit import ANY_VERSION
+from annotation_store.model import check_id
+from annotation_store.orders import Order, Outcome, Part
+from annotation_store.web_service import Place
+from precomputed_server.errors import InvalidInput
+from precomputed_server.web.respond import NO_CACHE, quoted
+from precomputed_server.web.routes import Session, Target
+
+JSON = "application/json"
+VERSION_HEADER = "Precomputed-Version"
+EDIT_HEADER = "Precomputed-Edit"
+
+_ANONYMOUS = "anonymous"
+_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+_LONGEST_PEER = 300
+
+
+def page_of(request: web.Request, session: Session | None) -> str:
+    """Which page a request comes from: its prefix, else the peer, which several pages may share."""
+    if session is not None:
+        return session.name
+    origin = request.headers.get("Origin", "")
+    if urlsplit(origin).netloc == request.host:
+        origin = ""  # a browser leaves it out of the GETs of our own pages
+    peer = f"{request.remote or '-'} {request.headers.get('User-Agent', '-')} {origin}"[:_LONGEST_PEER]
+    return peer.encode(errors="replace").decode()  # a header may hold bytes that are no text
+
+
+def author_of(session: Session | None) -> str:
+    """Who makes a request."""
+    return session.name if session else _ANONYMOUS
+
+
+def id_of(request: web.Request, what_for: str) -> str:
+    """The annotation that the query names; raises InvalidInput, InvalidAnnotation."""
+    id = request.query.get("id")
+    if id is None:
+        raise InvalidInput(f"Name the annotation {what_for}: ?id=….")
+    check_id(id, "?id=")
+    return id
+
+
+def if_match_of(request: web.Request) -> tuple[str, ...] | None:
+    """The strong entity tags of If-Match, None without it."""
+    tags = request.if_match
+    if tags is None:
+        return None
+    return tuple(ANY_VERSION if tag.value == ETAG_ANY else tag.value for tag in tags if not tag.is_weak)
+
+
+class Arrival:
+    """What is known of a writing request before its body: when it came, from whom, and under which key."""
+
+    def __init__(self, request: web.Request, target: Target) -> None:
+        self.moment = time.monotonic_ns()
+        self.request = request
+        self.session = target.session
+        self.key = request.headers.get("Idempotency-Key")
+        self.asked = f"{request.method} {target.path} {request.query_string}".encode(errors="replace")
+        if self.key is not None and _KEY.fullmatch(self.key) is None:
+            raise InvalidInput("An Idempotency-Key is 1 to 200 visible ASCII characters.")
+        self._page = page_of(request, target.session)
+
+    def order(self, place: Place, parts: tuple[Part, ...], body: bytes = b"", page: str | None = None) -> Order:
+        """The order of these parts, all in the block of `place`; `body` is that of the request, `page` whose save."""
+        request = None if self.key is None else hashlib.sha256(self.asked + b"\n" + body).hexdigest()[:16]
+        return Order(
+            directory=place.location.directory,
+            parts=parts,
+            author=author_of(self.session),
+            session=page or self._page,
+            op=secrets.token_hex(16),
+            key=self.key,
+            request=request,
+            arrived=self.moment,
+            edges_nm=place.edges_nm,
+        )
+
+
+def told(outcome: Outcome) -> dict[str, str]:
+    """The headers that say how an edit ended."""
+    parked = f"; id={outcome.parked}" if outcome.parked else ""
+    headers = {VERSION_HEADER: str(outcome.version), EDIT_HEADER: outcome.said + parked}
+    if outcome.etag is not None:
+        headers["ETag"] = quoted(outcome.etag)
+    return headers
+
+
+def json_answer(value: object, headers: dict[str, str] | None = None, status: int = 200) -> web.Response:
+    """A value as JSON that is not kept by anybody."""
+    return web.Response(
+        status=status,
+        body=orjson.dumps(value),
+        content_type=JSON,
+        headers={"Cache-Control": NO_CACHE, **(headers or {})},
+    )
