@@ -13,7 +13,7 @@ from annotation_store.history.instants import read_instant
 from annotation_store.history.records import EditRecord, Head, NoteRecord, ParkedRecord, Record, ResolvedRecord
 from annotation_store.history.versions import Versions
 from annotation_store.journal import Journal
-from annotation_store.leaf import Content, LockedLeaf, etag_of
+from annotation_store.leaf import Content, LockedLeaf
 from annotation_store.memory import LeafMemory, Memory
 from annotation_store.model import Items
 from annotation_store.orders import Answer, Order, Outcome, Part, Resolve, Restore, Said, Save
@@ -39,10 +39,7 @@ class Working:
 
     def etag(self) -> str | None:
         """The entity tag that the file would have now, None when there would be none."""
-        if self.changed:
-            return etag_of(self.leaf.content.edited(self.items).data or b"")
-        data = self.leaf.content.data
-        return None if data is None else etag_of(data)
+        return self.leaf.content.edited(self.items).etag if self.changed else self.leaf.content.etag
 
     def apply(self, edits: Sequence[Edit]) -> None:
         """Make the edits: a change keeps its place, what is added comes last."""
@@ -210,8 +207,7 @@ class Group:
             assert isinstance(record, ParkedRecord)
             content = contents.get(record.leaf) or self._working[record.leaf].leaf.content
             missing, differing = holding(sent, content.items)
-            etag = None if content.data is None else etag_of(content.data)
-            self._records[number] = replace(record, etag=etag, missing=missing, differing=differing)
+            self._records[number] = replace(record, etag=content.etag, missing=missing, differing=differing)
 
     def _resolve(self, part: Part, wish: Resolve, head: Head, working: Working) -> Outcome:
         parked = self._block.log.open_parked().get(wish.parked)
@@ -241,19 +237,16 @@ class Group:
     def _remember(self) -> None:
         """After the write: what this process and the journal of pages know of it."""
         for working in self._working.values():
-            data = working.leaf.content.data
-            if data is not None:
-                working.memory.remember(working.leaf.content, etag_of(data))
+            working.memory.remember(working.leaf.content)
         for noted in self._noted:
             content = self._working[noted.outcome.leaf].leaf.content
             held = holding(noted.sent, content.items)
-            etag = None if content.data is None else etag_of(content.data)
             self._journal.note_save(
                 noted.order.session,
                 noted.path,
                 number=noted.order.op,
                 replaces=noted.base,
-                etag=etag,
+                etag=content.etag,
                 missing=held[0],
                 differing=held[1],
                 outcome=_JOURNALED.get(noted.outcome.said, "saved"),
@@ -274,8 +267,7 @@ class Group:
             return outcome
         if sent is not None and any(holding(sent, working.leaf.content.items)):
             return replace(outcome, said="merged") if outcome.said == "applied" else outcome
-        data = working.leaf.content.data
-        return outcome if data is None else replace(outcome, etag=etag_of(data))
+        return replace(outcome, etag=working.leaf.content.etag)
 
 
 def check_version(if_match: tuple[str, ...], etag: str | None) -> None:

@@ -6,6 +6,7 @@ goes on; without it, saves are compared with what was stored within the last day
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -192,11 +193,11 @@ def _records(lines: Iterator[Line] | list[Line]) -> Iterator[tuple[str, dict[str
     """What the lines say, those that are damaged passed over; a line may follow one that was cut short."""
     for line in lines:
         for data in _readings(line.data):
-            try:
-                yield line.number, orjson.loads(data)
-            except orjson.JSONDecodeError:
-                continue
-            break
+            with contextlib.suppress(orjson.JSONDecodeError):
+                record = orjson.loads(data)
+                if isinstance(record, dict) and "place" in record:
+                    yield line.number, record
+                break
 
 
 def _readings(data: bytes) -> Iterator[bytes]:

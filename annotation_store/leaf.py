@@ -64,6 +64,13 @@ class Content:
         """What was read from a file."""
         return cls(data, digest(data), items, {})
 
+    @property
+    def etag(self) -> str | None:
+        """The entity tag of what readers see, None when there is no file."""
+        if not self.data:
+            return None if self.data is None else etag_of(self.data)
+        return (self.hash or "")[:_ETAG_DIGITS]
+
     def edited(self, items: Items) -> Content:
         """What the file will be once it holds `items`."""
         data = serialize(items, self.lines)

@@ -48,8 +48,11 @@ class LeafMemory:
             return self.content
         return Content(data, hash, parse_stored(data), {})
 
-    def remember(self, content: Content, etag: str) -> None:
+    def remember(self, content: Content) -> None:
         """Keep the newest content."""
+        etag = content.etag
+        if etag is None:
+            return
         self.content = content
         self.versions[etag] = content.items
         self.versions.move_to_end(etag)

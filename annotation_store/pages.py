@@ -9,7 +9,7 @@ from typing import Protocol
 from annotation_store.history.instants import instant_of, seconds_of
 from annotation_store.history.versions import Versions
 from annotation_store.journal import Journal, PageMemory
-from annotation_store.leaf import LockedLeaf, etag_of
+from annotation_store.leaf import LockedLeaf
 from annotation_store.memory import LeafMemory
 from annotation_store.model import Items
 from annotation_store.orders import Order
@@ -77,7 +77,7 @@ class Pages:
     def _items_of(self, etag: str, working: AtWork) -> Items | None:
         """The stored version of that entity tag, None when it is not known any longer."""
         content = working.leaf.content
-        if content.data is not None and etag_of(content.data) == etag:
+        if content.etag == etag:
             return content.items
         found = working.memory.versions.get(etag)
         if found is None:

@@ -45,6 +45,7 @@ class _Frames(asyncio.Protocol):
     def __init__(self, received: Callable[[_Frames, dict[str, Any], bytes], None]) -> None:
         self._received = received
         self._buffer = bytearray()
+        self._unsent: list[bytes] = []
         self.transport: asyncio.Transport | None = None
         self.lost = asyncio.get_running_loop().create_future()
 
@@ -69,9 +70,22 @@ class _Frames(asyncio.Protocol):
         del self._buffer[:start]
 
     def send(self, message: bytes) -> None:
-        """Send a message unless the other end has gone."""
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(message)
+        """Send a message, together with what else is sent in this turn of the loop, unless the other end has gone."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._unsent.append(message)
+
+    def flush(self) -> None:
+        """Hand what is to be sent to the transport."""
+        messages, self._unsent = self._unsent, []
+        if messages and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(b"".join(messages))
+
+    def close(self) -> None:
+        """Send what is left, and close."""
+        self.flush()
+        if self.transport is not None:
+            self.transport.close()
 
 
 def _message(members: dict[str, Any], bodies: list[bytes]) -> bytes:
@@ -125,8 +139,7 @@ class WriterServer:
             await self._gatherer.close()
             await asyncio.sleep(0)  # the answers of the last commits are handed to their connections
             for connection in list(self._connections):
-                if connection.transport is not None:
-                    connection.transport.close()
+                connection.close()
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(_SOCKET, dir_fd=directory)
@@ -181,8 +194,8 @@ class WriterClient:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
-        if self._connection is not None and self._connection.transport is not None:
-            self._connection.transport.close()
+        if self._connection is not None:
+            self._connection.close()
 
     async def _keep_connected(self) -> None:
         """Be connected for as long as this process serves, and send again what a lost writer did not answer."""

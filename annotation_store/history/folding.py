@@ -29,7 +29,7 @@ class Run:
 
 @dataclass
 class Plan:
-    """What becomes of a segment's lines, by their places: `last` and `first` of runs of several, and what is left out."""
+    """What becomes of a segment's lines, by their places: `dropped` go, `last` (with its first) stands for a run."""
 
     first: set[int] = field(default_factory=set)
     last: dict[int, int] = field(default_factory=dict)

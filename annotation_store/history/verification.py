@@ -1,49 +1,197 @@
-"""STUB by the lead until helper A's module is here: A overwrites this file."""
+"""Checking a log: every digest, the chain, versions and contents, and the files that it speaks of."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from annotation_store.history.lines import Line, opened, opened_old, whole_lines
+from annotation_store.history.records import COMPACTED, CONTENT, EDITS, EXTERNAL, SEGMENT, Members
+from annotation_store.history.replay import Replay, file_hash
+from annotation_store.history.segments import OLD, Segment, numbers, read_segment
+from annotation_store.model import serialize
+from precomputed_server.errors import Unreadable
 
-@dataclass
-class Version:
-    version: int
-    time: str
-    author: str
-    items: dict
-    data: bytes
-    etag: str
-
-
-@dataclass
-class Entry:
-    pass
+Files = Callable[[str], bytes | None]
 
 
-@dataclass
-class Report:
-    pass
-
-
-@dataclass
+@dataclass(frozen=True)
 class Finding:
-    pass
+    """Something that is not as it should be: of which leaf, in which segment and line (from 1), where that is known."""
+
+    leaf: str | None
+    segment: int | None
+    line: int | None
+    sentence: str
 
 
-class Versions:
-    def __init__(self, history):
-        pass
+def verify(history: int, files: Files) -> list[Finding]:
+    """What is wrong with the log in the open directory `history`, whose block's lock is held; nothing when all is well.
 
-    def by_etag(self, leaf, etag):
-        return None
+    `files` gives the bytes of a leaf's file, None where there is none. A zero-byte file says what an empty list says.
+    """
+    check = _Check()
+    for number in numbers(history):
+        try:
+            segment = read_segment(history, number)
+        except Unreadable as error:
+            check.find(None, number, 1, str(error))
+            continue
+        if segment is not None:
+            check.segment(segment)
+    check.files(files)
+    return check.findings
 
-    def recent(self, leaf, since):
-        return iter(())
+
+@dataclass
+class _Known:
+    """What the lines read so far say of a leaf."""
+
+    version: int
+    after: str | None
+    sure: bool = True
 
 
-def compact(*a, **k):
-    raise NotImplementedError
+class _Check:
+    """A log while its segments are read, oldest first."""
 
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self._segment = -1
+        self._line = 0
+        self._digest: str | None = None  # what the next line has to name
+        self._leaves: dict[str, _Known] = {}
+        self._replays: dict[str, Replay] = {}
+        self._external: set[str] = set()
 
-def verify(*a, **k):
-    raise NotImplementedError
+    def find(self, leaf: str | None, segment: int | None, line: int | None, sentence: str) -> None:
+        """Put something on the list."""
+        self.findings.append(Finding(leaf, segment, line, sentence))
+
+    def segment(self, segment: Segment) -> None:
+        """Go through a segment after all those before it."""
+        if self._segment >= OLD and segment.number != self._segment + 1:
+            self._say("segments before this one are missing.", segment.number)
+            self._digest = None
+        self._segment, self._line = segment.number, 0
+        self._replays = {}
+        group: list[Members] = []
+        for line in self._lines(segment):
+            if line.members["operation"] in (SEGMENT, COMPACTED):
+                continue
+            group.append(line.members)
+            if "files" in line.members:
+                self._group(group, line.members["files"])
+                group = []
+        if group:
+            self._say("the log ends in the middle of a group, which never happened.")
+        self._end(segment)
+
+    def _end(self, segment: Segment) -> None:
+        """Compare what a segment's lines come to with what its last groups say of the files."""
+        for leaf, replay in sorted(self._replays.items()):
+            known = self._leaves[leaf]
+            if known.sure and not replay.gives(known.after):
+                self._say(f"what the lines say of {leaf} is not what version {known.version} was.", leaf=leaf)
+        compacted = segment.compacted
+        if compacted is not None:
+            self._digest = compacted.members["was"]
+            if segment.dropped:
+                for known in self._leaves.values():
+                    known.sure = False
+
+    def files(self, files: Files) -> None:
+        """Compare the newest version of every leaf with its file."""
+        for leaf, known in sorted(self._leaves.items()):
+            data = files(leaf)
+            same = file_hash(data) == known.after
+            if not same and not (data == b"" and known.after == file_hash(serialize({}))):
+                sentence = f"the file of {leaf} is not what version {known.version}, the newest one, says."
+                self.find(leaf, None, None, sentence)
+
+    def _say(self, sentence: str, segment: int | None = None, leaf: str | None = None) -> None:
+        self.find(leaf, self._segment if segment is None else segment, self._line or None, sentence)
+
+    def _lines(self, segment: Segment) -> Iterator[Line]:
+        """The sound lines of a segment; says of each other one that it is damaged."""
+        stop = 0
+        for raw, stop in whole_lines(segment.data):
+            self._line += 1
+            line = opened_old(raw) if segment.number == OLD else opened(raw)
+            if line is None:
+                self._say("this line is damaged.")
+                self._digest = None
+                continue
+            if self._digest is not None and line.previous != self._digest:
+                self._say("this line does not follow the one before it: lines are missing or were put in.")
+            self._digest = line.digest
+            if self._line == 1 and segment.number != OLD:
+                self._header(line, segment)
+            yield line
+        if stop < len(segment.data):
+            self._say("the last line has no end.")
+        if segment.number != OLD and not segment.data:
+            self._say("the segment is empty.")
+
+    def _header(self, line: Line, segment: Segment) -> None:
+        """Compare what a segment begins with with what was read before it."""
+        members = line.members
+        if members.get("operation") != SEGMENT or members["number"] != segment.number:
+            self._say("the segment does not begin with its own header.")
+            return
+        for leaf in sorted({*members["leaves"], *self._leaves}):
+            known, told = self._leaves.get(leaf), members["leaves"].get(leaf)
+            if told is None:
+                self._say(f"the header does not know {leaf}, which segments before it know.", leaf=leaf)
+                continue
+            differs = known is not None and (known.version, known.after) != (told["version"], told["after"])
+            if differs and known is not None and known.sure:
+                self._say(f"the header says of {leaf} what the segments before it do not say.", leaf=leaf)
+            self._leaves[leaf] = _Known(told["version"], told["after"])
+            if told["external"]:
+                self._external.add(leaf)
+
+    def _group(self, group: list[Members], files: Members) -> None:
+        begun = {leaf: known.version for leaf, known in self._leaves.items()}
+        made = set()
+        for members in group:
+            leaf = members["leaf"]
+            if members["operation"] == CONTENT:
+                self._content(members)
+            elif members["operation"] in EDITS or members["operation"] == EXTERNAL:
+                made.add(leaf)
+                self._edit(members, begun.get(leaf, 0))
+        for leaf in made - files.keys():
+            self._leaves[leaf].sure = False  # compaction gave this version up
+        for leaf, file in files.items():
+            known = self._leaves.setdefault(leaf, _Known(0, None))
+            if "before" in file and known.sure and known.after != file["before"]:
+                self._say(f"{leaf} begins as no version of it ended.", leaf=leaf)
+            known.after, known.sure = file["after"], True
+
+    def _content(self, members: Members) -> None:
+        leaf = members["leaf"]
+        replay = self._replays[leaf] = Replay()
+        replay.apply(members)
+        known = self._leaves.get(leaf)
+        if "files" in members:  # all that is left of a segment that was dropped
+            self._leaves[leaf] = _Known(members["version"], None)
+        elif known is None or known.version != members["version"]:
+            self._say(f"the content of {leaf} is not that of its newest version.", leaf=leaf)
+        elif known.sure and leaf not in self._external and not replay.gives(known.after):
+            self._say(f"the content of {leaf} is not what version {known.version} was.", leaf=leaf)
+
+    def _edit(self, members: Members, begun_with: int) -> None:
+        leaf, version = members["leaf"], members["version"]
+        known = self._leaves.setdefault(leaf, _Known(0, None))
+        if version <= begun_with or version < known.version:
+            self._say(f"the version of {leaf} does not grow.", leaf=leaf)
+        known.version = version
+        if members["operation"] == EXTERNAL:
+            self._external.add(leaf)
+        else:
+            self._external.discard(leaf)
+        try:
+            self._replays.setdefault(leaf, Replay()).apply(members)
+        except Unreadable as error:
+            self._say(str(error), leaf=leaf)

@@ -51,6 +51,7 @@ class Writer:
         self.state = LogState()
         self.files: dict[str, bytes | None] = {}
         self.items: dict[str, Items] = {}
+        self.stored: dict[str, Items] = {}
         self.versions: dict[str, int] = {}
         self.past: dict[str, dict[int, tuple[str, bytes]]] = {}
         self.now = START_S
@@ -101,9 +102,9 @@ class Writer:
         before = {leaf: self.files.get(leaf) for leaf in changed}
         after = {leaf: serialize(self.items[leaf]) for leaf in changed}
         files = {leaf: FileChange(sha(before[leaf]), sha(after[leaf])) for leaf in changed}
-        contents = {leaf: parse_stored(data) for leaf, data in before.items() if data is not None}
-        log.append(records, files, contents)
+        log.append(records, files, {leaf: self.stored[leaf] for leaf in changed if leaf in self.stored})
         self.files |= after
+        self.stored |= {leaf: self.items[leaf] for leaf in changed}
 
     def external(self, data: bytes | None, leaf: str = "fibers") -> int:
         """Another tool writes a leaf's file, and the log takes it up."""
@@ -113,7 +114,7 @@ class Writer:
             record = ExternalRecord(leaf, version, Head(log.time(), "external", ""), text)
             log.append([record], {leaf: FileChange(sha(self.files.get(leaf)), sha(data))}, {})
             self.versions[leaf], self.files[leaf] = version, data
-            self.items[leaf] = {} if data is None else parse_stored(data)
+            self.stored[leaf] = self.items[leaf] = {} if data is None else parse_stored(data)
             self.past.setdefault(leaf, {})[version] = (record.head.time, data or b"[]\n")
         return version
 

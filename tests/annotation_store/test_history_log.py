@@ -380,7 +380,7 @@ def test_a_log_of_format_1_is_gone_on_with_in_a_new_segment(writer: Writer) -> N
     (writer.directory / "log.jsonl").write_bytes(old_log(3) + b'{"format":1,"torn')
     with writer.log() as log:
         assert log.tail("fibers").version == 5  # type: ignore[union-attr]
-        writer.items["fibers"] = log.newest("fibers")
+        writer.stored["fibers"] = writer.items["fibers"] = log.newest("fibers")
         writer.files["fibers"], writer.versions["fibers"] = serialize(writer.items["fibers"]), 5
     assert list(writer.items["fibers"].values()) == [some(2)[1], *some(3, 6)]
     fill(writer, 2, 20)

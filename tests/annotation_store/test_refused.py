@@ -8,6 +8,7 @@ import os
 import secrets
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,9 @@ def test_without_a_place_or_room_nothing_is_kept(directory: Path, *, place: bool
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-5], lambda data: b"x" + data[1:], lambda data: b""])
-def test_a_damaged_body_is_said_to_be_so(saves: RefusedSaves, directory: Path, damage: Any) -> None:
+def test_a_damaged_body_is_said_to_be_so(
+    saves: RefusedSaves, directory: Path, damage: Callable[[bytes], bytes]
+) -> None:
     id = kept(saves, b"[1,2,3]")
     path = directory / f"{id}.body.gz"
     path.write_bytes(damage(path.read_bytes()))
