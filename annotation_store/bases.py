@@ -43,6 +43,11 @@ class Explanation:
         """The id of the annotation whose removal is all that happened."""
         return self.removed[0] if len(self.removed) == 1 and not self.edits else None
 
+    @property
+    def only_changes_one(self) -> bool:
+        """Whether the change of one annotation is all that happened."""
+        return len(self.changed) == 1 and not self.removed and not self.added
+
 
 class Body:
     """What a page sent, beside what is stored; each pair of annotations is compared once.
@@ -118,6 +123,9 @@ def choose(body: Body, page: Page) -> Choice:
         # Pages of one key that hold different annotations: which of them removed its own cannot be known.
         others = any(found.removed != chosen.removed for found in likeliest)
         return Choice(chosen, base, chosen.removed[0] if others else None)
+    if not chosen.edits and newest.only_changes_one and not ranks[0][0]:
+        # True, false, true: that the key has held a body before is no reason to pass it over.
+        return Choice(newest, newest.candidate.number)
     if newest.only_removed is None or not body.removals(newest):
         return Choice(chosen, base)
     if not chosen.edits and page.now - chosen.candidate.time >= RETRY_S:

@@ -13,9 +13,10 @@ from typing import Any
 
 import click
 
-from annotation_store.history.instants import instant, read_instant
+from annotation_store.history.instants import read_instant
+from annotation_store.leaf import EXTERNAL
 from annotation_store.model import Item, Items, serialize
-from annotation_store.orders import Order, Part
+from annotation_store.orders import Order, Outcome, Part
 from annotation_store.store import AnnotationStore
 from annotation_store.upkeep import BlockOf, blocks_with_log, compact_block, verify_block
 from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError, Unreadable
@@ -106,7 +107,7 @@ def history(chosen: Chosen, author: str | None, limit: int, as_json: bool) -> No
                 )
 
 
-@annotation_commands.command()
+@annotation_commands.command(short_help="Bring back an annotation, a file or a whole dataset.")
 @_choosing
 @click.option("--version", type=click.IntRange(0), help="Bring back this version of the one file that is chosen.")
 @click.option("--at", metavar="INSTANT", help="Bring back what was at this instant, of one file or of all.")
@@ -121,15 +122,13 @@ def restore(chosen: Chosen, version: int | None, at: str | None, author: str, dr
         if dry_run:
             _say_differences(chosen, (block, leaf), ("", _moment(chosen, (block, leaf), version or at or "")))
             continue
-        moment = None if at is None else instant(read_instant(at))
-        part = Part(leaf, "restore", chosen.id, None, version, moment)
-        order = Order(block.directory, (part,), author, "", secrets.token_hex(16))
-        answer = chosen.store.commit([order])[0]
-        if isinstance(answer, NotFound) and len(places) > 1:
-            continue  # a file that did not exist at that instant
-        if isinstance(answer, PrecomputedError):
-            raise answer
-        click.echo(f"{block.name}/{leaf}: {answer[0].edits} annotations restored, version {answer[0].version}.")
+        wanted = version if at is None else _version_at(chosen, (block, leaf), read_instant(at))
+        part = Part(leaf, "restore", chosen.id, None, wanted)
+        outcome = _carried_out(chosen, Order(block.directory, (part,), author, "", secrets.token_hex(16)))
+        if outcome.edits:
+            click.echo(f"{block.name}/{leaf}: {_counted(outcome.edits)} restored, version {outcome.version}.")
+        else:
+            click.echo(f"{block.name}/{leaf}: already as it was.")
 
 
 @annotation_commands.command()
@@ -157,7 +156,7 @@ def blame(chosen: Chosen) -> None:
                 click.echo(f"{entry.time}  {block.name}/{leaf} version {entry.version}  {entry.author}  {id}")
 
 
-@annotation_commands.command()
+@annotation_commands.command(short_help="Replay the logs against the files and check them.")
 @_choosing
 def verify(chosen: Chosen) -> None:
     """Replay the logs against the files and check that nobody and nothing has changed a line of them."""
@@ -174,7 +173,7 @@ def verify(chosen: Chosen) -> None:
         raise Unreadable(f"{wrong} things are wrong; the lines above say what. What a log says can still be read.")
 
 
-@annotation_commands.command()
+@annotation_commands.command(short_help="Make logs smaller without losing what stood for 10 s.")
 @_choosing
 @click.option("--history-days", type=click.IntRange(1), default=90, show_default=True, help="Days to keep.")
 def compact(chosen: Chosen, history_days: int) -> None:
@@ -188,7 +187,7 @@ def compact(chosen: Chosen, history_days: int) -> None:
             click.echo(f"{block.name}: {report.before} bytes before, {report.after} after.")
 
 
-@annotation_commands.command()
+@annotation_commands.command(short_help="List the saves that were not applied, or decide one.")
 @_choosing
 @click.option("--apply", "applied", metavar="ID", help="Delete, after all, what this save wanted to delete.")
 @click.option("--discard", "discarded", metavar="ID", help="Forget that this save wanted to delete something.")
@@ -197,7 +196,10 @@ def parked(chosen: Chosen, applied: str | None, discarded: str | None, shown: st
     """List the saves whose deletions were not applied, or decide one of them."""
     named = applied or discarded or shown
     if named is None:
-        for save in chosen.store.parked(""):
+        saves = chosen.store.parked("")
+        if not saves:
+            click.echo("Nothing waits to be applied or discarded.")
+        for save in saves:
             row = save.to_json()
             if chosen.leaf in (None, row["leaf"]) and chosen.block in (None, row["block"]):
                 ids = ", ".join(row["remove"])
@@ -213,13 +215,33 @@ def parked(chosen: Chosen, applied: str | None, discarded: str | None, shown: st
         return
     part = Part(found.location.leaf, "apply" if applied else "discard", named)
     order = Order(found.location.directory, (part,), "parked", "", secrets.token_hex(16))
-    answer = chosen.store.commit([order])[0]
-    if isinstance(answer, PrecomputedError):
-        raise answer
-    click.echo(f"{found.block}/{part.leaf}: {answer[0].edits} annotations deleted, version {answer[0].version}.")
+    outcome = _carried_out(chosen, order)
+    if applied:
+        click.echo(f"{found.block}/{part.leaf}: {_counted(outcome.edits)} deleted, version {outcome.version}.")
 
 
 Found = tuple[BlockOf, str]
+
+
+def _carried_out(chosen: Chosen, order: Order) -> Outcome:
+    """Commit an order of one part; raises the error that it ended with."""
+    answer = chosen.store.commit([order])[0]
+    if isinstance(answer, PrecomputedError):
+        raise answer
+    return answer[0]
+
+
+def _counted(count: int) -> str:
+    return f"{count} annotation{'' if count == 1 else 's'}"
+
+
+def _version_at(chosen: Chosen, place: Found, moment: datetime) -> int:
+    """The version in force at a moment; before the first one what another tool had left, else nothing (0)."""
+    with chosen.store.versions(place[0].location(place[1])) as versions:
+        try:
+            return versions.at(place[1], moment)
+        except NotFound:
+            return 1 if versions.content(place[1], 1).author == EXTERNAL else 0
 
 
 def _content(chosen: Chosen, place: Found, version: int | None, at: datetime | None = None) -> Items:
@@ -228,7 +250,9 @@ def _content(chosen: Chosen, place: Found, version: int | None, at: datetime | N
     try:
         if version is None and at is None:
             version = chosen.store.version(location)
-        return chosen.store.version_at(location, version, at).items
+        if at is not None:
+            version = _version_at(chosen, place, at)
+        return chosen.store.version_at(location, version, None).items if version else {}
     except NotFound:
         if at is None:
             raise

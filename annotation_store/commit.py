@@ -19,7 +19,7 @@ from annotation_store.model import Items
 from annotation_store.orders import Answer, Order, Outcome, Part, Resolve, Restore, Said, Save
 from annotation_store.pages import Pages
 from annotation_store.saves import decide, holding
-from annotation_store.shadows import WHOLE, Decision, Parking
+from annotation_store.shadows import WHOLE, Parking
 from precomputed_server.errors import KeyReused, NotFound, PrecomputedError, PreconditionFailed
 
 ANY_VERSION = "*"
@@ -172,7 +172,7 @@ class Group:
                 EditRecord(part.leaf, working.version + 1, head, edit.operation, edit.id, before, edit.after)
             )
         working.apply(edits)
-        id = part.id or (edits[0].id if len(edits) == 1 else None)
+        id = edits[0].id if len(edits) == 1 else part.id
         return Outcome(part.leaf, len(edits), working.version, None, "applied", None, id)
 
     def _save(self, order: Order, part: Part, save: Save, head: Head, working: Working) -> Outcome:
@@ -191,8 +191,8 @@ class Group:
     def _park(self, order: Order, part: Part, save: Save, head: Head, parking: Parking, version: int) -> str:
         """Keep removals for a person to decide; what the same page has parked already is not kept twice."""
         for known in self._block.log.open_parked().values():
-            same = (known.leaf, known.head.session, set(known.remove)) == (part.leaf, order.session, set(parking.remove))
-            if same and known.reason == parking.reason:
+            parked = (known.leaf, known.head.session, known.reason, set(known.remove))
+            if parked == (part.leaf, order.session, parking.reason, set(parking.remove)):
                 return known.parked
         id = f"{order.op[:14]}{len(self._parked) % 256:02x}"
         record = ParkedRecord(part.leaf, version, head, id, parking.reason, parking.remove, None, (), ())
@@ -219,10 +219,12 @@ class Group:
         return outcome
 
     def _restored(self, part: Part, wish: Restore) -> RestoreTo:
+        """The restoration of a version; version 0 is what was before the first: nothing."""
         version = wish.version if wish.at is None else self._versions.at(part.leaf, read_instant(wish.at))
-        if version == self._at_work(part.leaf).leaf.version:
-            return RestoreTo(self._at_work(part.leaf).leaf.content.items, wish.id)
-        return RestoreTo(self._versions.content(part.leaf, version or 0).items, wish.id)
+        leaf = self._at_work(part.leaf).leaf
+        if version == leaf.version:
+            return RestoreTo(leaf.content.items, wish.id)
+        return RestoreTo(self._versions.content(part.leaf, version).items if version else {}, wish.id)
 
     def _at_work(self, name: str) -> Working:
         if name not in self._working:

@@ -184,7 +184,8 @@ def order_from_json(members: Mapping[str, Any], bodies: bytes) -> Order:
         given = {name: part.get(name) for name in _PART_MEMBERS}
         tags = given.pop("if_match")
         body = bodies[start : start + size]
-        parts.append(Part(part["leaf"], part["kind"], if_match=None if tags is None else tuple(tags), body=body, **given))
+        if_match = None if tags is None else tuple(tags)
+        parts.append(Part(part["leaf"], part["kind"], if_match=if_match, body=body, **given))
         start += size
     given = {name: members[name] for name in _ORDER_MEMBERS if name in members}
     if "edges_nm" in given:

@@ -85,11 +85,15 @@ class _Holder:
         self.has_saved = False
         self._shadows: list[Shadow] = []
         self._replaced: dict[str, float] = {}
+        self._parked: set[str] = set()
         self._aliases: OrderedDict[str, str] = OrderedDict()
 
     def read(self, number: str, record: Mapping[str, Any]) -> None:
         if self.first_read is None:
             self.first_read = record["time"]
+        # A page that left a slice, and was not believed that it emptied it, holds what it reads when it comes back.
+        self._shadows = [shadow for shadow in self._shadows if shadow.number not in self._parked]
+        self._parked.clear()
         new = Shadow(number, record["time"], "answered", record["etag"], holders=_MANY if record.get("many") else 1)
         self._shadows.insert(0, new)
         self._join_equal(new)
@@ -99,6 +103,8 @@ class _Holder:
         base = self._known_as(record.get("replaces"))
         self.has_saved = self.has_saved or record["outcome"] == "saved"
         new = _of_save(number, record)
+        if record["outcome"] == "parked":
+            self._parked.add(new.number)
         self._shadows = [shadow for shadow in self._shadows if shadow.number != new.number]  # noted twice
         for place, shadow in enumerate(self._shadows):
             if _is_of_another_time(shadow, new):

@@ -43,6 +43,7 @@ class AnnotationStore(AnnotationReader):
         self.journal = journal or Journal(None)
         self.lock_timeout = lock_timeout
         self._memory = Memory(memory)
+        self._edited: dict[str, None] = {}
 
     @classmethod
     def of(cls, settings: Settings, tree: Tree | None = None) -> AnnotationStore:
@@ -65,10 +66,12 @@ class AnnotationStore(AnnotationReader):
                 ends = [_of_nothing(order) for order in orders]
                 found = [end for end in ends if end is not None]
                 if len(found) == len(orders):
-                    for order in orders:
-                        self._note_nothing(order)
+                    for order, end in zip(orders, found, strict=True):
+                        if not isinstance(end, PrecomputedError):
+                            self._note_nothing(order)
                     return found
             place = orders[0].location(orders[0].parts[0])
+            self._edited[place.directory] = None
             memory = self._memory.block(place.history)
             with locked(self.tree, place, memory.state, self.lock_timeout, self._parse(place.directory)) as block:
                 if not memory.cleaned:
@@ -81,6 +84,10 @@ class AnnotationStore(AnnotationReader):
             return [error] * len(orders)
         finally:
             self._memory.shrink()
+
+    def edited(self) -> list[str]:
+        """The directories of the blocks that this process has committed edits of."""
+        return list(self._edited)
 
     def _touches_anything(self, order: Order) -> bool:
         """Whether there is a file or a log that the order could mean."""

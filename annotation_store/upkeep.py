@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
+from annotation_store.block import LOCK
 from annotation_store.blocks import Location, join
 from annotation_store.history.compaction import Report, compact
 from annotation_store.history.verification import Finding, verify
 from annotation_store.store import AnnotationStore
+from precomputed_server.errors import PrecomputedError
+from precomputed_server.files import Tree
 from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.writing import exclusive_lock
 
-LOCK = "lock"
+_LOCK_TIMEOUT_S = 30.0
+_NICE = 10
 
 
 @dataclass(frozen=True)
@@ -71,3 +77,18 @@ def compact_block(store: AnnotationStore, block: BlockOf, keep_days: int, now: d
         )
     finally:
         os.close(history)
+
+
+def main(arguments: list[str]) -> None:
+    """Compact the blocks at directories beneath a root: ROOT DAYS DIRECTORY…; what cannot be compacted is left."""
+    root, days, *directories = arguments
+    os.nice(_NICE)
+    with contextlib.closing(Tree(Path(root))) as tree:
+        store = AnnotationStore(tree, _LOCK_TIMEOUT_S)
+        for directory in directories:
+            with contextlib.suppress(OSError, PrecomputedError):
+                compact_block(store, BlockOf(directory, directory), int(days))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

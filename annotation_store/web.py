@@ -48,7 +48,8 @@ async def put_leaf(request: web.Request, target: Target) -> web.StreamResponse:
     put = PutBody(request, target, arrival)
     try:
         async with put.read() as body:
-            place, outcome = await _edit(request, target, arrival, Part("", "put", None, if_match_of(request), body=body))
+            part = Part("", "put", None, if_match_of(request), body=body)
+            place, outcome = await _edit(request, target, arrival, part)
     except PrecomputedError as error:
         return await put.refused(error)
     return json_answer({"filename": place.location.path}, told(outcome))

@@ -1,4 +1,4 @@
-"""Saves that were not applied, over HTTP: removals that are parked, bodies that were refused, and a page's last saves."""
+"""Saves that were not applied, over HTTP: parked removals, refused bodies, and what became of a page's last saves."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ async def post_parked(request: web.Request, target: Target) -> web.StreamRespons
     place = Place(dataset, "", found.location, (1.0, 1.0, 1.0), size)
     part = Part(found.location.leaf, kind, id)
     outcome = (await service.commit(arrival.order(place, (part,)), place.size))[0]
-    return json_answer({"id": id, "leaf": part.leaf, "version": outcome.version, "removed": outcome.edits}, told(outcome))
+    row = {"id": id, "leaf": part.leaf, "version": outcome.version, "removed": outcome.edits}
+    return json_answer(row, told(outcome))
 
 
 async def _refused(arrival: Arrival, target: Target, kind: Kind) -> web.StreamResponse:

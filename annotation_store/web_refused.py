@@ -1,4 +1,4 @@
-"""What becomes of a whole-file save that is not applied: its body is kept, its page is told, and a person can see it."""
+"""What becomes of a whole-file save that is refused: its body is kept, and its page and any person can see it."""
 
 from __future__ import annotations
 

@@ -62,9 +62,7 @@ class AnnotationService:
         self.bodies = Budget(settings.body_memory)
         # Who commits may wait for a lock; who reads must not wait for them.
         self._readers = ThreadPoolExecutor(settings.write_threads, "annotations")
-        self._committer: Committer = (
-            WriterClient(state) if remote else Gatherer(self.store, settings.write_threads)
-        )
+        self._committer: Committer = WriterClient(state) if remote else Gatherer(self.store, settings.write_threads)
         self._places: Recent[tuple[str, str, str], tuple[float, Place]] = Recent(_PLACES)
         self._inline = is_local(read_mounts(settings.root))
         self.refusal: str | None = None

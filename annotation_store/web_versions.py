@@ -105,8 +105,8 @@ def _restore_of(asked: dict[str, Any]) -> tuple[int | None, str | None, str | No
     version, at, id = asked.get("version"), asked.get("at"), asked.get("id")
     if set(asked) - {"version", "at", "id"} or (version is None) == (at is None):
         raise InvalidInput('Say what to restore: {"version": 12} or {"at": "2026-01-31T17:05:00Z"}, and "id" for one.')
-    if version is not None and (type(version) is not int or version < 0):
-        raise InvalidInput("The version to restore is a whole number.")
+    if version is not None and (type(version) is not int or version < 1):
+        raise InvalidInput("The version to restore is a whole number from 1.")
     if not isinstance(id, (str, type(None))) or not isinstance(at, (str, type(None))):
         raise InvalidInput("The instant and the id to restore are texts.")
     if at is not None:

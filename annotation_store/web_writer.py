@@ -14,6 +14,7 @@ import functools
 import itertools
 import os
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, cast
 
 import orjson
 
+from annotation_store import upkeep
 from annotation_store.orders import Answer, Order, answer_from_json, answer_to_json, order_from_json, order_to_json
 from annotation_store.store import AnnotationStore
 from annotation_store.web_commit import Gatherer
@@ -35,6 +37,8 @@ _ELECTION_S = 0.02
 _RECONNECT_S = 0.02
 _PATIENCE_S = 8.0
 """For how long an edit waits for a writer to be there before it is refused."""
+_UPKEEP_S = 3600.0
+_UPKEEP_AT_ONCE = 500
 _DRAIN_S = 6.0
 """For how long a writer that is to stop waits for those who still use it."""
 
@@ -99,9 +103,33 @@ async def run_writer(settings: Settings, is_wanted: Callable[[], bool]) -> None:
     Raises InvalidInput when the state directory cannot be used.
     """
     store = AnnotationStore.of(settings)
-    await WriterServer(Gatherer(store, settings.write_threads)).serve(
-        state_of(settings.state, settings.root), is_wanted
-    )
+    looking_after = asyncio.create_task(_look_after(store, settings))
+    try:
+        await WriterServer(Gatherer(store, settings.write_threads)).serve(
+            state_of(settings.state, settings.root), is_wanted
+        )
+    finally:
+        looking_after.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await looking_after
+
+
+async def _look_after(store: AnnotationStore, settings: Settings) -> None:
+    """From time to time compact the logs of what was edited, in a process of its own."""
+    while True:
+        await asyncio.sleep(_UPKEEP_S)
+        directories = store.edited()
+        for start in range(0, len(directories), _UPKEEP_AT_ONCE):
+            some = directories[start : start + _UPKEEP_AT_ONCE]
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", upkeep.__name__, str(settings.root), str(settings.history_days), *some)
+            )
+            try:
+                await process.wait()
+            except asyncio.CancelledError:  # whatever it was doing is done whole or not at all
+                process.kill()
+                await process.wait()
+                raise
 
 
 class WriterServer:

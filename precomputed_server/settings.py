@@ -85,7 +85,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("chunk_max_age", 60, "Seconds for which a browser may keep a chunk without asking again.", minimum=0),
     Setting("max_body", 64 * MEBIBYTE, "Largest body of an annotation save, in bytes."),
     Setting("body_timeout", 120, "Seconds within which the body of a save must have arrived."),
-    Setting("body_memory", 256 * MEBIBYTE, "Bytes of save bodies that one worker holds at a time before it answers 503."),
+    Setting("body_memory", 256 * MEBIBYTE, "Bytes of save bodies that a worker holds before it answers 503."),
     Setting("large_body", 8 * MEBIBYTE, "Bodies and files above this many bytes are parsed in a process of their own."),
     Setting("large_waiting", 4, "How many such of one worker may be under way before it answers 503."),
     Setting("annotation_memory", 64 * MEBIBYTE, "Bytes of annotation files that the writing process keeps parsed."),

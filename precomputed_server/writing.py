@@ -41,9 +41,8 @@ class Replacement:
         self._directory = directory
         self._name = name
         self._temporary = f".{name}.{secrets.token_hex(8)}{TEMPORARY}"
-        descriptor = os.open(
-            self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=directory
-        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._temporary, flags, 0o666, dir_fd=directory)
         try:
             try:
                 _keep_attributes(directory, name, descriptor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,6 +127,8 @@ class BlockLog:
 
         `files` says what becomes of each leaf's file that the group changes, `contents` what these leaves held before.
         """
+        if self._state.segment < 0:
+            self.refresh(repair=True)
         if self._state.segment <= OLD or self._is_full():
             self.begin_segment()
         group = [self._encoded(record) for record in records]
@@ -186,6 +188,8 @@ class BlockLog:
     def begin_segment(self) -> None:
         """Go on in a new segment, which begins with what all those before say; raises OSError."""
         number = max(self._state.segment, OLD) + 1
+        if exists(self._history, number):
+            raise FileExistsError(errno.EEXIST, "the next segment is there already", name_of(number))
         header = self._state.header(number, self.time())
         line, digest = sealed(header, self._state.digest)
         atomic_write(self._history, name_of(number), line)
@@ -203,9 +207,10 @@ class BlockLog:
             write_all(self._descriptor, data)
             os.fdatasync(self._descriptor)
         except OSError:
-            self._state.forget()
-            with contextlib.suppress(OSError):
+            try:
                 os.ftruncate(self._descriptor, start)
+            except OSError:
+                self._state.forget()  # what it holds now is found out by reading it
             raise
         self._appended_at = start
 

@@ -114,8 +114,7 @@ class _Check:
 
     def _lines(self, segment: Segment) -> Iterator[Line]:
         """The sound lines of a segment; says of each other one that it is damaged."""
-        stop = 0
-        for raw, stop in whole_lines(segment.data):
+        for raw, _ in whole_lines(segment.data):
             self._line += 1
             line = opened_old(raw) if segment.number == OLD else opened(raw)
             if line is None:
@@ -128,10 +127,8 @@ class _Check:
             if self._line == 1 and segment.number != OLD:
                 self._header(line, segment)
             yield line
-        if stop < len(segment.data):
+        if not segment.data.endswith(b"\n") and (segment.data or segment.number != OLD):
             self._say("the last line has no end.")
-        if segment.number != OLD and not segment.data:
-            self._say("the segment is empty.")
 
     def _header(self, line: Line, segment: Segment) -> None:
         """Compare what a segment begins with with what was read before it."""

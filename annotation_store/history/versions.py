@@ -74,6 +74,8 @@ class Versions:
         """
         found: list[tuple[int, list[Entry]]] = []
         for segment in newest_first(self._history):
+            if segment.dropped:
+                break
             window = Window(limit - sum(len(entries) for _, entries in found))
             for entry in self._entries(segment, leaf):
                 older = before is None or entry.version < before

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,15 +40,19 @@ _GIVES_UP_AFTER_S = 60.0
 
 @dataclass(frozen=True)
 class Desk:
-    """What all annotators of a run share: where the server is, the notebook, when to stop."""
+    """What all annotators of a run share: where the servers are, the notebook, when to stop."""
 
-    port: int
+    ports: Sequence[int]
     dataset: str
     block: str
     history: History
     over: threading.Event
     drop_share: float = 0.0
     """The part of answers to single edits that is dropped, so that the request is repeated."""
+
+    def port_of(self, number: int) -> int:
+        """The port of the server that the annotator of that number uses."""
+        return self.ports[number % len(self.ports)]
 
     def url(self, leaf: str, prefix: str = "") -> str:
         """The path of a leaf's file."""
@@ -132,7 +136,7 @@ class OneByOne:
         self._desk = desk
         self._dice = random.Random(seed)
         self._values = Values(number, self.who, exact=True)
-        self._connection = Connection(desk.port, self.who)
+        self._connection = Connection(desk.port_of(number), self.who)
         self._known: dict[str, list[str]] = {leaf: [] for leaf in LEAVES}
         self._steps = 0
 
@@ -224,7 +228,7 @@ class Reader:
         self.who = f"reader {number}"
         self._desk = desk
         self._dice = random.Random(seed)
-        self._connection = Connection(desk.port, self.who)
+        self._connection = Connection(desk.port_of(number), self.who)
         self._seen: dict[str, frozenset[str]] = {leaf: frozenset() for leaf in LEAVES}
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ class Page:
         self._dice = random.Random(seed)
         self._values = Values(number, self.who, exact=False)
         agent = "Mozilla/5.0 (whole-file client)" if shared else f"Mozilla/5.0 (page {number})"
-        self._connections = [Connection(desk.port, agent) for _ in range(_CONNECTIONS)]
+        self._connections = [Connection(desk.port_of(0 if shared else number), agent) for _ in range(_CONNECTIONS)]
         self._free = list(self._connections)
         self._taking = threading.Lock()
         self._pool = ThreadPoolExecutor(_CONNECTIONS, "page")

@@ -215,7 +215,7 @@ def _carry_out(result: Replay, group: list[Item], where: str) -> None:
 
 
 def _makes_version(record: Item) -> bool:
-    return record["operation"] not in ("content", "parked", "resolved")
+    return record["operation"] in ("add", "change", "delete", "restore", "external")
 
 
 def _close_version(result: Replay, leaf: str, version: int, change: Mapping[str, Any], where: str) -> None:

@@ -25,11 +25,18 @@ _POLL_S = 0.02
 
 
 class Server:
-    """`precomputed serve` on a free port of 127.0.0.1, started anew on the same one whenever it was killed."""
+    """`precomputed serve` on a free port of 127.0.0.1, started anew on the same one whenever it was killed.
 
-    def __init__(self, command: Sequence[str], root: Path, workers: int, variables: Mapping[str, str]) -> None:
+    `state` is a directory of its own for what this host keeps; what the server prints goes into a file beside it.
+    """
+
+    def __init__(
+        self, command: Sequence[str], root: Path, state: Path, workers: int, variables: Mapping[str, str]
+    ) -> None:
         self.port = _free_port()
-        self.log = root.parent / "server.log"
+        state.mkdir()
+        self.log = state.with_suffix(".log")
+        variables = {"PRECOMPUTED_STATE": str(state), **variables}
         settings = [f"{name}={value}" for name, value in variables.items()]
         where = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", str(workers)]
         self._command = ["env", *settings, *command, "serve", str(root), *where]

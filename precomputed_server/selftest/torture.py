@@ -35,7 +35,7 @@ _SETTLER, _BEGINNING = 998, 999
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run consists of.
+    """What a run consists of; several `servers` of one root are as on several hosts, each with its own `workers`.
 
     A kill comes every `pause_s` (seconds from … to; None: never) and is one of the whole server with the probability
     `whole_share`. Of the answers to single edits `drop_share` is dropped and the request repeated. `variables` go into
@@ -44,6 +44,7 @@ class Plan:
 
     seconds: float = 60.0
     workers: int = 4
+    servers: int = 1
     editors: int = 3
     pages: int = 3
     bare_pages: int = 2
@@ -102,11 +103,14 @@ class _Run:
         self._root = place / "data"
         self._block = self._root / DATASET / ANNOTATIONS / BLOCK
         self._initial = self._prepared()
-        variables = {"PRECOMPUTED_STATE": str(place / "state"), **plan.variables}
-        (place / "state").mkdir()
-        self._server = Server(plan.command, self._root, plan.workers, variables)
+        self._servers = [
+            Server(plan.command, self._root, place / f"server-{number}", plan.workers, plan.variables)
+            for number in range(plan.servers)
+        ]
         self._history = History()
-        self._desk = Desk(self._server.port, DATASET, BLOCK, self._history, threading.Event(), plan.drop_share)
+        self._desk = Desk(
+            [server.port for server in self._servers], DATASET, BLOCK, self._history, threading.Event(), plan.drop_share
+        )
         self._kills: list[tuple[int, bool]] = []
         """When, and whether it was the whole server."""
 
@@ -124,13 +128,14 @@ class _Run:
 
     def carried_out(self) -> Report:
         begun = time.monotonic()
-        self._server.start()
         try:
+            for server in self._servers:
+                server.start()
             self._edited()
             self._settled()
         finally:
-            wrong = self._server.stop()
-        if wrong is not None:
+            ends = [server.stop() for server in self._servers]
+        for wrong in filter(None, ends):
             self._history.complain(UNUSABLE, "", wrong)
         return self._reported(time.monotonic() - begun)
 
@@ -167,19 +172,20 @@ class _Run:
         dice = random.Random(self._plan.seed + 1)
         while (left := deadline - time.monotonic()) > 0 and not any(future.done() for future in working):
             time.sleep(min(left, dice.uniform(*(self._plan.pause_s or (0.5, 0.5)))))
-            if self._server.has_ended():
+            server = dice.choice(self._servers)
+            if server.has_ended():
                 self._history.complain(UNUSABLE, "", "the server ended by itself")
-                self._server.kill()
-                self._server.start()
+                server.kill()
+                server.start()
             elif self._plan.pause_s is not None:
-                self._kill(dice)
+                self._kill(server, dice)
 
-    def _kill(self, dice: random.Random) -> None:
+    def _kill(self, server: Server, dice: random.Random) -> None:
         if dice.random() < self._plan.whole_share:
-            self._server.kill()
+            server.kill()
             self._kills.append((time.monotonic_ns(), True))
-            self._server.start()
-        elif self._server.kill_one(dice):
+            server.start()
+        elif server.kill_one(dice):
             self._kills.append((time.monotonic_ns(), False))
 
     def _settled(self) -> None:

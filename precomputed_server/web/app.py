@@ -163,9 +163,7 @@ def create_app(settings: Settings, *, writer_apart: bool = False) -> web.Applica
     app = web.Application(middlewares=[_errors_as_problems], client_max_size=settings.max_body)
     state = State(settings, viewer.open_client())
     app[STATE] = state
-    app[web_service.STORE] = web_service.AnnotationService(
-        settings, state.tree, state.volumes, remote=writer_apart
-    )
+    app[web_service.STORE] = web_service.AnnotationService(settings, state.tree, state.volumes, remote=writer_apart)
     app.router.add_route("*", r"/{path:[\s\S]*}", dispatch)
     app.on_startup.append(_probe_mount)
     app.on_response_prepare.append(_add_common_headers)

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import GunicornUVLoopWebWorker, web
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 
 from annotation_store.web_writer import run_writer
 from precomputed_server.errors import InvalidInput
@@ -55,11 +56,11 @@ class _Roles:
     def __init__(self) -> None:
         self._old: set[int] = set()
 
-    def on_reload(self, arbiter: Any) -> None:
+    def on_reload(self, arbiter: Arbiter) -> None:
         """The processes that there are will be replaced."""
         self._old |= set(arbiter.WORKERS)
 
-    def pre_fork(self, arbiter: Any, worker: _Worker) -> None:
+    def pre_fork(self, arbiter: Arbiter, worker: _Worker) -> None:
         """Give a process that is about to be started its role."""
         others = (other for pid, other in arbiter.WORKERS.items() if pid not in self._old)
         worker.is_writer = not any(other.is_writer for other in others)

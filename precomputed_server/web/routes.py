@@ -58,7 +58,7 @@ RESTORE = Route(
 )
 EDITS = Route("edits", "/{dataset}/annotations/edits", ACT, "Many edits at once; all those of a block happen or none.")
 PARKED = Route("parked", "/{dataset}/annotations/parked", READ, "What of saves waits to be applied or discarded.")
-PARKED_SAVE = Route("parked save", "/{dataset}/annotations/parked/{id}", READ, "The body of a save that was not applied.")
+PARKED_SAVE = Route("parked save", "/{dataset}/annotations/parked/{id}", READ, "What a save was that was not applied.")
 PARKED_END = Route(
     "parked end", "/{dataset}/annotations/parked/{id}/{apply|discard}", ACT, "Apply what was parked, or discard it."
 )

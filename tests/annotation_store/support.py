@@ -82,7 +82,8 @@ class Editor:
         """Commit `wishes` as one group; `members` go to each order, `if_match` to its part."""
         if_match = members.pop("if_match", None)
         given = {"author": "somebody", "session": "page", "arrived": time.monotonic_ns(), **members}
-        directory = self.store.locate("brain", BLOCK, leaf).directory
+        location = self.store.locate("brain", BLOCK, leaf)
+        directory, leaf = location.directory, location.leaf
         orders = [
             Order(directory, (Part(leaf, "put", if_match=if_match, change=wish),), op=secrets.token_hex(16), **given)
             for wish in wishes

@@ -173,6 +173,23 @@ def test_an_append_that_fails_leaves_nothing(writer: Writer, monkeypatch: pytest
         assert log.tail("fibers").version == 3  # type: ignore[union-attr]
 
 
+def test_an_append_after_one_that_failed_replaces_nothing(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even when what the first one left could not be removed."""
+
+    def broken(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    fill(writer, 3)
+    with writer.log() as log:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", broken)
+            patch.setattr(os, "ftruncate", broken)
+            with pytest.raises(OSError, match="Input/output"):
+                writer.append(log, writer.records(log, [("put", point(9, 1, 1, 1))]))
+        writer.append(log, writer.records(log, [("put", point(8, 1, 1, 1))]))
+    assert [line["operation"] for line in lines(writer)] == ["segment", *["add"] * 5]
+
+
 def test_the_newest_group_can_be_taken_back(writer: Writer) -> None:
     fill(writer, 3)
     content = writer.segments()[0].read_bytes()

@@ -151,6 +151,13 @@ def test_a_body_that_the_key_held_long_ago_is_a_removal() -> None:
     assert decision == Decision([Edit("delete", B["id"])], None, "new", {B["id"]: frozenset("*")})
 
 
+def test_that_the_key_has_held_a_body_before_is_no_reason_to_pass_it_over() -> None:
+    reviewed = {**A, "reviewed": True}
+    old, new = held(leaf(A), "old", 10), held(leaf(reviewed), "new", 5, "saved")
+    decision = decide(leaf(A), leaf(reviewed), page(new, old), "fibers")
+    assert (after(leaf(reviewed), decision), decision.base) == (leaf(A), "new")
+
+
 def test_a_page_that_aborted_its_reading_removes_nothing() -> None:
     decision = decide(leaf(C), leaf(A), page(held(leaf(A))), "fibers")
     assert (decision.edits, decision.parking, decision.base) == ([Edit("add", C["id"], C)], None, None)
@@ -209,6 +216,53 @@ def test_what_a_save_left_that_arrived_earlier_is_older() -> None:
     assert [(each.number, each.replaced_at) for each in first] == [("second", None), ("first", 2), ("read", 2)]
 
 
+def test_the_page_that_removed_what_is_gone_already_removes_nothing_else() -> None:
+    # Two pages of a key held A and B, B has been deleted: the other page's A is not what this one removed.
+    one, other = held(leaf(A), "one", 5), held(leaf(B), "other", 10)
+    assert decide({}, leaf(A), page(one, other), "fibers") == Decision(
+        [], Parking("doubt", (A["id"],)), "other", {B["id"]: frozenset("*")}
+    )
+
+
+def test_which_of_two_pages_removed_its_own_annotation_cannot_be_known() -> None:
+    one, other = held(leaf(A), "one", 5), held(leaf(B), "other", 500)
+    assert decide({}, leaf(A, B), page(one, other), "fibers") == Decision([], Parking("doubt", (A["id"],)))
+
+
+def test_a_save_was_not_made_from_what_a_later_one_left() -> None:
+    later = held(leaf(A, B, C), "later", 0, "saved", arrived=101 * SECOND)
+    read = held(leaf(A), "read", 10, replaced_at=101 * SECOND)
+    decision = decide(leaf(moved(A, 5), B), leaf(A, B, C), page(later, read), "fibers")
+    assert (decision.base, [edit.id for edit in decision.edits]) == ("read", [A["id"]])
+
+
+def test_a_length_goes_with_the_points_that_it_is_of() -> None:
+    line = {"id": "l", "type": "line", "pointA": [0, 0, 0], "pointB": [3, 4, 0], "length": 50}
+    longer = {**line, "pointB": [6, 8, 0], "length": 100}
+    known = page(held(leaf(line)), later=frozenset({("l", "pointB")}))
+    assert decide(leaf(longer), leaf({**line, "pointB": [0, 1, 0]}), known, "fibers").edits == []
+
+
+def test_a_type_that_somebody_set_later_stays_with_its_coordinates() -> None:
+    line = {**A, "type": "line", "pointA": [1, 2, 3], "pointB": [4, 5, 6]}
+    del line["point"]
+    known = page(held(leaf(A)), later=frozenset({(A["id"], "type"), (A["id"], "point")}))
+    assert decide(leaf(line), leaf(moved(A, 9)), known, "fibers").edits == []
+
+
+def test_a_change_that_does_not_go_with_what_is_stored_is_taken_whole() -> None:
+    stored = leaf({"id": A["id"], "type": "point", "point": [1, 2], "colour": "red"})
+    decision = decide(leaf({**A, "visited": True}), stored, page(held(leaf(A))), "fibers")
+    assert after(stored, decision) == leaf({**A, "visited": True, "colour": "red"})
+
+
+@pytest.mark.parametrize("gone", [B, moved(B, 5)])
+def test_what_this_page_removed_is_not_brought_back_by_an_earlier_save_that_comes_later(gone: Item) -> None:
+    first = decide(leaf(A), leaf(A), page(held(leaf(A, B))), "fibers")
+    later = frozenset((id, name) for id, names in first.touched.items() for name in names)
+    assert decide(leaf(A, gone), leaf(A), page(held(leaf(A)), later=later), "fibers").edits == []
+
+
 # Removals that may be an accident.
 
 
@@ -234,7 +288,7 @@ def test_a_removal_from_a_slice_that_the_page_has_left_is_parked(
 
 @pytest.mark.parametrize(("opened", "has_saved", "others", "sent", "parked"), [
     (4.9, False, leaf(), leaf(), True), (5.1, False, leaf(), leaf(), False), (4.9, True, leaf(), leaf(), False),
-    (4.9, False, leaf(B), leaf(), False), (None, False, leaf(), leaf(), False),
+    (4.9, False, leaf(B), leaf(), False), (None, False, leaf(), leaf(), False), (4.9, False, leaf(), leaf(C), False),
 ])  # fmt: skip
 def test_a_leaf_that_was_just_opened_is_not_emptied(
     *, opened: float | None, has_saved: bool, others: Items, sent: Items, parked: bool
@@ -387,6 +441,7 @@ class Tabs:
 
     def act(self, tab: int, action: str, which: int) -> Decision | None:
         held = self.held[tab]
+        before = dict(held)
         id = sorted(held)[which % len(held)] if held else None
         if action == "read":
             self.held[tab] = self.leaf.read(self.keys[tab])
@@ -403,6 +458,9 @@ class Tabs:
         elif id is not None and action == "delete":
             del held[id]
             self.deleted.add(id)
+            self.last_moved.pop(id, None)  # whoever changes it now brings it back as he knows it
+        if held == before and self.keys[0] == self.keys[1]:
+            return None  # no client saves what it did not change, and of a shared key it could be anything
         return self.leaf.save(self.keys[tab], held)
 
 

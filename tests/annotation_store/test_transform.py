@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from annotation_store.blocks import Location
 from annotation_store.model import Item
-from annotation_store.store import AnnotationStore, EditRequest, Outcome
+from annotation_store.orders import Answer, Order
+from annotation_store.store import AnnotationStore
 from annotation_store.transform import scaled, transform_annotations
-from precomputed_server.errors import PrecomputedError
 from precomputed_server.format.info import ScaleInfo, VolumeInfo
 from precomputed_server.writing import replace_file
 from tests.annotation_store.support import Editor, Place, check_log, some
@@ -111,15 +110,13 @@ class Crash(BaseException):
 def crash_after(patch: pytest.MonkeyPatch, count: int) -> None:
     """Let `count` commits be made, and end the process in the next."""
     commit = AnnotationStore.commit
-    made: list[Location] = []
+    made: list[Order] = []
 
-    def counted(
-        self: AnnotationStore, location: Location, requests: Sequence[EditRequest]
-    ) -> list[Outcome | PrecomputedError]:
+    def counted(self: AnnotationStore, orders: Sequence[Order]) -> list[Answer]:
         if len(made) == count:
             raise Crash
-        made.append(location)
-        return commit(self, location, requests)
+        made.extend(orders)
+        return commit(self, orders)
 
     patch.setattr(AnnotationStore, "commit", counted)
 

@@ -25,7 +25,7 @@ from tests.conftest import REPOSITORY
 SABOTAGED = (sys.executable, str(REPOSITORY / "tests" / "selftest" / "sabotaged.py"))
 
 
-def sabotaged(what: str, seconds: float = 6, **members: Any) -> Plan:
+def sabotaged(what: str, seconds: float = 4, **members: Any) -> Plan:
     """A run against a server in which `what` is broken; nothing is killed."""
     variables = {"SABOTAGE": what, "PYTHONPATH": str(REPOSITORY)}
     return Plan(seconds=seconds, pause_s=None, command=SABOTAGED, variables=variables, **members)
@@ -48,13 +48,19 @@ def test_no_promise_is_broken_while_processes_are_killed(tmp_path: Path) -> None
     assert report.passed, shown(report)
     assert report.kills >= 20
     assert report.whole_kills >= 1
-    assert report.acknowledged >= 1000
+    assert report.acknowledged >= 500
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.component
+def test_two_servers_of_one_root_undo_nothing_of_each_other(tmp_path: Path) -> None:
+    report = torture(tmp_path, Plan(seconds=4, servers=2, workers=2, pause_s=None))
+    assert report.passed, shown(report)
+
+
+@pytest.mark.component
 def test_without_locks_edits_are_lost_and_it_is_found(tmp_path: Path) -> None:
-    report = torture(tmp_path, sabotaged("lock", pages=0, bare_pages=0, editors=8))
+    report = torture(tmp_path, sabotaged("lock", servers=2, workers=1, pages=0, bare_pages=0, editors=8))
     assert kinds(report) & {LOST, CLOBBERED, MISSING, UNLOGGED}, shown(report)
 
 
@@ -84,7 +90,7 @@ def test_the_command_prints_a_table_and_passes(tmp_path: Path) -> None:
 
 
 def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Busy, match=r"did not start; see .*server\.log"):
+    with pytest.raises(Busy, match=r"did not start; see .*server-0\.log"):
         torture(tmp_path, Plan(seconds=1, command=("false",)))
 
 
@@ -129,7 +135,7 @@ def test_a_rename_that_is_not_atomic_is_told(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
 def test_a_thousand_kills(tmp_path: Path) -> None:
-    report = torture(tmp_path, Plan(seconds=900, editors=5, whole_share=0))
+    report = torture(tmp_path, Plan(seconds=1800, editors=5, whole_share=0))
     print(shown(report))  # noqa: T201
     assert report.passed, shown(report)
     assert report.kills >= 1000
