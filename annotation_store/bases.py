@@ -107,7 +107,7 @@ def choose(body: Body, page: Page) -> Choice:
     """What the body was made from: what takes the fewest removals, then the fewest changes; of equals the newer.
 
     A page that has aborted its reading holds nothing, whatever it was answered: a body of which no annotation is known
-    was made from nothing, unless the key has saved this leaf.
+    was made from nothing, unless the newest that is known of the key is what it has saved.
     """
     candidates = _eligible(page)
     if not candidates or _is_news(body, candidates, page):
@@ -128,9 +128,10 @@ def choose(body: Body, page: Page) -> Choice:
         return Choice(newest, newest.candidate.number)
     if newest.only_removed is None or not body.removals(newest):
         return Choice(chosen, base)
-    if not chosen.edits and page.now - chosen.candidate.time >= RETRY_S:
-        # Nobody repeats what he sent so long ago: a person who read the leaf anew removed one annotation. Otherwise he
-        # could never remove it, because without it the leaf is what the page held before.
+    repeats = chosen.candidate.source == "saved" or not page.prefixed
+    if not chosen.edits and (not repeats or page.now - chosen.candidate.time >= RETRY_S):
+        # Nobody repeats what he sent so long ago, and no single page sends what it was just answered: a person removed
+        # one annotation. Otherwise he could never remove it, because without it the leaf is what the page held before.
         return Choice(newest, newest.candidate.number)
     return Choice(chosen, base, newest.only_removed)
 
@@ -172,7 +173,7 @@ def _eligible(page: Page) -> Sequence[Candidate]:
 
 
 def _is_news(body: Body, candidates: Sequence[Candidate], page: Page) -> bool:
-    if page.has_saved or not body.sent or any(candidate.source == "saved" for candidate in candidates):
+    if not body.sent or candidates[0].source == "saved":
         return False
     return not any(name in held for held in [body.stored, *(each.items for each in candidates)] for name in body.sent)
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from annotation_store.block import LockedBlock
 from annotation_store.blocks import Location
 from annotation_store.edits import Edit, RestoreTo
 from annotation_store.history.instants import read_instant
-from annotation_store.history.records import EditRecord, Head, NoteRecord, ParkedRecord, Record, ResolvedRecord
+from annotation_store.history.records import (
+    EditRecord,
+    Head,
+    NoteRecord,
+    ParkedRecord,
+    Record,
+    ResolvedRecord,
+    holds_of,
+)
 from annotation_store.history.versions import Versions
 from annotation_store.journal import Journal
 from annotation_store.leaf import Content, LockedLeaf
 from annotation_store.memory import LeafMemory, Memory
-from annotation_store.model import Items
+from annotation_store.model import Item, Items
 from annotation_store.orders import Answer, Order, Outcome, Part, Resolve, Restore, Said, Save
 from annotation_store.pages import Pages
 from annotation_store.saves import decide, holding
@@ -54,21 +62,25 @@ class Working:
 
 @dataclass
 class Noted:
-    """A save that the journal of pages is to know once it is on disk."""
+    """A save, and what its page holds since: `held` counted from what is stored after the group.
+
+    `records` are the numbers of its first record and of the one that parks removals.
+    """
 
     order: Order
     path: str
     sent: Items
     base: str | None
     outcome: Outcome
+    records: tuple[int | None, int | None]
+    held: tuple[tuple[str, ...], tuple[Item, ...]] = ((), ())
 
 
 @dataclass
 class Ended:
-    """An order that was decided: its outcomes, of which those in `sent` tell an ETag only if the file says the body."""
+    """An order that was decided."""
 
     outcomes: list[Outcome]
-    sent: dict[int, Items] = field(default_factory=dict)
 
 
 class Group:
@@ -83,9 +95,25 @@ class Group:
         self._pages = Pages(journal, self._versions)
         self._working: dict[str, Working] = {}
         self._records: list[Record] = []
-        self._parked: list[tuple[int, Items]] = []
-        self._noted: list[Noted] = []
+        self._saves: list[Noted] = []
         self._keys: dict[str, Ended] = {}
+
+    def recover_journal(self) -> None:
+        """Note the saves of the newest group that were committed, but not noted because their process ended."""
+        for members in self._block.log.newest_group():
+            holds = members.get("holds")
+            if holds is not None and not self._journal.knows(members["op"]):
+                self._journal.note_save(
+                    members["session"],
+                    Location(self._directory, members["leaf"]).path,
+                    number=members["op"],
+                    replaces=holds.get("base"),
+                    etag=self._at_work(members["leaf"]).leaf.content.etag,
+                    missing=holds.get("missing", ()),
+                    differing=holds.get("differing", ()),
+                    outcome="saved",
+                    version=members["version"],
+                )
 
     def carry_out(self, orders: Sequence[Order]) -> list[Answer]:
         """Commit what can be of `orders`, in the order in which they arrived; raises OSError, and then nothing is."""
@@ -96,7 +124,7 @@ class Group:
             except PrecomputedError as error:
                 ends[number] = error
         contents = {name: working.leaf.content.edited(working.items) for name, working in self._changed().items()}
-        self._describe_parked(contents)
+        self._describe_saves(contents)
         if self._records:
             versions = {name: self._working[name].version for name in contents}
             self._block.write(self._records, contents, versions)
@@ -123,8 +151,9 @@ class Group:
             raise KeyReused("That Idempotency-Key came with another request before; take a new one.")
         outcomes = []
         for part in order.parts:
+            newest = self._at_work(part.leaf).version  # what a crash left undone is done before it is answered
             made = [edit for edit in done.edits if edit[0] == part.leaf]
-            version = made[-1][1] if made else self._at_work(part.leaf).version
+            version = made[-1][1] if made else newest
             said: Said = "parked" if done.parked else "applied" if made else "unchanged"
             id = made[0][3] if part.kind == "add" and made else part.id
             outcomes.append(Outcome(part.leaf, len(made), version, None, said, done.parked, id))
@@ -132,12 +161,12 @@ class Group:
 
     def _all_or_nothing(self, order: Order) -> Ended:
         before = {name: replace(working, items=dict(working.items)) for name, working in self._working.items()}
-        records, parked, noted = len(self._records), len(self._parked), len(self._noted)
+        records, saves = len(self._records), len(self._saves)
         try:
             return self._parts(order)
         except PrecomputedError:
             self._working = before
-            del self._records[records:], self._parked[parked:], self._noted[noted:]
+            del self._records[records:], self._saves[saves:]
             raise
 
     def _parts(self, order: Order) -> Ended:
@@ -149,7 +178,6 @@ class Group:
                 check_version(part.if_match, working.etag())
             wish = part.wish()
             if isinstance(wish, Save):
-                ended.sent[len(ended.outcomes)] = wish.items
                 outcome = self._save(order, part, wish, head, working)
             elif isinstance(wish, Resolve):
                 outcome = self._resolve(part, wish, head, working)
@@ -179,35 +207,46 @@ class Group:
         path = order.location(part).path
         page = self._pages.page(order, path, working)
         decision = decide(save.items, working.items, page, part.leaf, order.edges_nm)
+        first, parked = len(self._records), None
         outcome = self._edit(part, head, working, decision.edits)
         if decision.parking is not None:
-            parked = self._park(order, part, save, head, decision.parking, working.version)
-            outcome = replace(outcome, said="parked", parked=parked)
+            known = self._parked_before(order, part, decision.parking)
+            if known is None:
+                parked, known = len(self._records), order.op[:16]
+                reason, remove = decision.parking.reason, decision.parking.remove
+                self._records.append(
+                    ParkedRecord(part.leaf, working.version, head, known, reason, remove, None, (), ())
+                )
+            outcome = replace(outcome, said="parked", parked=known)
         working.memory.note(order.arrived, decision.touched)
         self._pages.saved(order, path, save.items, decision.base)
-        self._noted.append(Noted(order, path, save.items, decision.base, outcome))
+        records = (first if len(self._records) > first else None, parked)
+        self._saves.append(Noted(order, path, save.items, decision.base, outcome, records))
         return outcome
 
-    def _park(self, order: Order, part: Part, save: Save, head: Head, parking: Parking, version: int) -> str:
-        """Keep removals for a person to decide; what the same page has parked already is not kept twice."""
+    def _parked_before(self, order: Order, part: Part, parking: Parking) -> str | None:
+        """The id under which the same page has parked the same already."""
+        wanted = (part.leaf, order.session, parking.reason, set(parking.remove))
         for known in self._block.log.open_parked().values():
-            parked = (known.leaf, known.head.session, known.reason, set(known.remove))
-            if parked == (part.leaf, order.session, parking.reason, set(parking.remove)):
+            if (known.leaf, known.head.session, known.reason, set(known.remove)) == wanted:
                 return known.parked
-        id = f"{order.op[:14]}{len(self._parked) % 256:02x}"
-        record = ParkedRecord(part.leaf, version, head, id, parking.reason, parking.remove, None, (), ())
-        self._parked.append((len(self._records), save.items))
-        self._records.append(record)
-        return id
+        return None
 
-    def _describe_parked(self, contents: Mapping[str, Content]) -> None:
-        """Say in the parked records what their pages sent, counted from the files that readers will see."""
-        for number, sent in self._parked:
-            record = self._records[number]
-            assert isinstance(record, ParkedRecord)
-            content = contents.get(record.leaf) or self._working[record.leaf].leaf.content
-            missing, differing = holding(sent, content.items)
-            self._records[number] = replace(record, etag=content.etag, missing=missing, differing=differing)
+    def _describe_saves(self, contents: Mapping[str, Content]) -> None:
+        """Say in the records of saves what their pages hold, counted from the files that readers will see."""
+        for save in self._saves:
+            content = contents.get(save.outcome.leaf) or self._working[save.outcome.leaf].leaf.content
+            save.held = holding(save.sent, content.items)
+            first, parked = save.records
+            if parked is not None:
+                record = self._records[parked]
+                assert isinstance(record, ParkedRecord)
+                missing, differing = save.held
+                self._records[parked] = replace(record, etag=content.etag, missing=missing, differing=differing)
+            if first is not None:
+                record = self._records[first]
+                head = replace(record.head, holds=holds_of(save.base, *save.held))
+                self._records[first] = replace(record, head=head)
 
     def _resolve(self, part: Part, wish: Resolve, head: Head, working: Working) -> Outcome:
         parked = self._block.log.open_parked().get(wish.parked)
@@ -240,34 +279,34 @@ class Group:
         """After the write: what this process and the journal of pages know of it."""
         for working in self._working.values():
             working.memory.remember(working.leaf.content)
-        for noted in self._noted:
-            content = self._working[noted.outcome.leaf].leaf.content
-            held = holding(noted.sent, content.items)
+        for save in self._saves:
+            outcome = _JOURNALED.get(save.outcome.said, "saved")
             self._journal.note_save(
-                noted.order.session,
-                noted.path,
-                number=noted.order.op,
-                replaces=noted.base,
-                etag=content.etag,
-                missing=held[0],
-                differing=held[1],
-                outcome=_JOURNALED.get(noted.outcome.said, "saved"),
-                version=noted.outcome.version,
-                kept=noted.outcome.parked,
-                arrived=noted.order.arrived,
+                save.order.session,
+                save.path,
+                number=save.order.op,
+                replaces=save.base,
+                etag=self._working[save.outcome.leaf].leaf.content.etag,
+                missing=save.held[0],
+                differing=save.held[1],
+                outcome=outcome,
+                version=save.outcome.version,
+                kept=save.outcome.parked,
+                arrived=save.order.arrived,
             )
 
     def _answer(self, ended: Ended | PrecomputedError) -> Answer:
         if isinstance(ended, PrecomputedError):
             return ended
-        return [self._told(outcome, ended.sent.get(number)) for number, outcome in enumerate(ended.outcomes)]
+        return [self._told(outcome) for outcome in ended.outcomes]
 
-    def _told(self, outcome: Outcome, sent: Items | None) -> Outcome:
+    def _told(self, outcome: Outcome) -> Outcome:
         """The outcome as the client is told it, with the ETag where that says something of its body."""
         working = self._working.get(outcome.leaf)
         if working is None or outcome.version != working.leaf.version:
             return outcome
-        if sent is not None and any(holding(sent, working.leaf.content.items)):
+        save = next((save for save in self._saves if save.outcome is outcome), None)
+        if save is not None and any(save.held):
             return replace(outcome, said="merged") if outcome.said == "applied" else outcome
         return replace(outcome, etag=working.leaf.content.etag)
 

@@ -133,6 +133,13 @@ class Journal:
                 self._places.put(place, pages)
             return pages.of(page, self._clock(), slices.of(page))
 
+    def knows(self, number: str) -> bool:
+        """Whether the save that left the shadow of that number was noted."""
+        if self._reader is None:
+            return True
+        with self._reading:
+            return any(True for _ in self._scanned(self._reader, "number", number))
+
     def saves(self, page: str, dataset: str) -> list[dict[str, Any]]:
         """The last saves of a page in a dataset, newest first: time, block, leaf, outcome, version, kept, reason."""
         if self._reader is None:

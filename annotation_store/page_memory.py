@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from annotation_store.shadows import Shadow, Source, succeeded
+from annotation_store.shadows import Shadow, is_prefix, succeeded
 
 DAY_S = 86_400.0
 MOST_SHADOWS = 64
@@ -91,8 +91,9 @@ class _Holder:
     def read(self, number: str, record: Mapping[str, Any]) -> None:
         if self.first_read is None:
             self.first_read = record["time"]
-        # A page that left a slice, and was not believed that it emptied it, holds what it reads when it comes back.
-        self._shadows = [shadow for shadow in self._shadows if shadow.number not in self._parked]
+        if "slices" in record and is_prefix(record["read"]):
+            # It left a slice, was not believed that it emptied it, and has come back: it holds what it reads now.
+            self._shadows = [shadow for shadow in self._shadows if shadow.number not in self._parked]
         self._parked.clear()
         new = Shadow(number, record["time"], "answered", record["etag"], holders=_MANY if record.get("many") else 1)
         self._shadows.insert(0, new)
@@ -142,8 +143,7 @@ class _Holder:
             self._aliases[old.number] = new.number
             self._aliases.pop(new.number, None)
             if old.replaced_at is None:
-                source: Source = "saved" if "saved" in (old.source, new.source) else "answered"
-                joined = replace(new, source=source, holders=min(_MANY, old.holders + new.holders))
+                joined = replace(new, holders=min(_MANY, old.holders + new.holders))
                 self._shadows[self._shadows.index(new)] = joined
                 new = joined
 

@@ -14,7 +14,7 @@ from annotation_store.memory import LeafMemory
 from annotation_store.model import Items
 from annotation_store.orders import Order
 from annotation_store.saves import materialised
-from annotation_store.shadows import Candidate, Page, succeeded
+from annotation_store.shadows import Candidate, Page, is_prefix, succeeded
 
 _SHADOWS_LIVE_S = 86_400
 
@@ -34,6 +34,7 @@ class Pages:
         self._versions = versions
         self._known: dict[tuple[str, str], PageMemory] = {}
         self._candidates: dict[tuple[str, str], list[Candidate]] = {}
+        self._saved: set[tuple[str, str]] = set()
 
     def page(self, order: Order, path: str, working: AtWork) -> Page:
         """What is known of the page that sent `order`, whose leaf lies at `path`."""
@@ -44,24 +45,27 @@ class Pages:
         known, candidates = self._known[key], self._candidates[key]
         return Page(
             candidates=candidates,
-            stored_candidates=() if candidates else list(self._of_versions(working)),
+            stored_candidates=() if any(map(_is_held, candidates)) else list(self._of_versions(working)),
             last_slice=known.last_slice,
             first_read=known.first_read,
-            has_saved=known.has_saved,
+            has_saved=known.has_saved or key in self._saved,
             now=time.time(),
             arrived=order.arrived,
             later=working.memory.set_later(order.arrived),
+            prefixed=is_prefix(order.session),
         )
 
     def saved(self, order: Order, path: str, sent: Items, base: str | None) -> None:
         """The page now holds what it sent; whoever of it comes later in this group is compared with that."""
         key = (order.session, path)
+        self._saved.add(key)
         held = Candidate(order.op, time.time(), "saved", sent, arrived=order.arrived)
         self._candidates[key] = succeeded(self._candidates[key], held, base)
 
     def _of_shadows(self, known: PageMemory, working: AtWork) -> Iterator[Candidate]:
+        contents = self._contents({shadow.etag for shadow in known.shadows if shadow.etag is not None}, working)
         for shadow in known.shadows:
-            version = {} if shadow.etag is None else self._items_of(shadow.etag, working)
+            version = {} if shadow.etag is None else contents.get(shadow.etag)
             if version is not None:
                 items = materialised(shadow, version)
                 yield Candidate(
@@ -74,16 +78,17 @@ class Pages:
                     shadow.holders,
                 )
 
-    def _items_of(self, etag: str, working: AtWork) -> Items | None:
-        """The stored version of that entity tag, None when it is not known any longer."""
-        content = working.leaf.content
-        if content.etag == etag:
-            return content.items
-        found = working.memory.versions.get(etag)
-        if found is None:
-            found = self._versions.by_etag(working.leaf.leaf_name, etag)
-            if found is not None:
-                working.memory.versions[etag] = found
+    def _contents(self, etags: set[str], working: AtWork) -> dict[str, Items]:
+        """The stored versions of these entity tags that are still known."""
+        content, versions = working.leaf.content, working.memory.versions
+        found = {etag: versions[etag] for etag in etags if etag in versions}
+        if content.etag is not None:
+            found[content.etag] = content.items
+        missing = etags - found.keys()
+        if missing:
+            older = self._versions.by_etags(working.leaf.leaf_name, missing)
+            versions.update(older)
+            found |= older
         return found
 
     def _of_versions(self, working: AtWork) -> Iterator[Candidate]:
@@ -93,3 +98,7 @@ class Pages:
         yield Candidate(None, now, "stored", content.items)
         for version in self._versions.recent(working.leaf.leaf_name, instant_of(now - _SHADOWS_LIVE_S)):
             yield Candidate(None, seconds_of(version.time), "stored", version.items)
+
+
+def _is_held(candidate: Candidate) -> bool:
+    return candidate.replaced_at is None

@@ -77,9 +77,14 @@ def succeeded(held: Sequence[Held], new: Held, base: str | None) -> list[Held]:
     return result
 
 
+def is_prefix(key: str) -> bool:
+    """Whether a key is a session's prefix, which one page has; a peer, an address and a browser, may be many pages."""
+    return " " not in key
+
+
 @dataclass(frozen=True)
 class Page:
-    """What is known of the page that saves: `candidates` are its key's, newest first.
+    """What is known of the page that saves: `candidates` are its key's, newest first; `prefixed` as `is_prefix` says.
 
     `last_slice` is the z-NNNN leaf that it read last, `first_read` when it first asked for this leaf, `arrived` when
     the save did, in nanoseconds of the monotonic clock. `later` are the annotations' fields, as (id, field), that saves
@@ -94,6 +99,7 @@ class Page:
     now: float = 0.0
     arrived: int = 0
     later: frozenset[tuple[str, str]] = frozenset()
+    prefixed: bool = False
 
 
 @dataclass(frozen=True)

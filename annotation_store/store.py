@@ -74,10 +74,12 @@ class AnnotationStore(AnnotationReader):
             self._edited[place.directory] = None
             memory = self._memory.block(place.history)
             with locked(self.tree, place, memory.state, self.lock_timeout, self._parse(place.directory)) as block:
+                group = Group(block, place.directory, self._memory, self.journal)
                 if not memory.cleaned:
                     block.remove_temporaries()
+                    group.recover_journal()
                     memory.cleaned = True
-                return Group(block, place.directory, self._memory, self.journal).carry_out(orders)
+                return group.carry_out(orders)
         except OSError as error:
             return [typed(error, "The annotation file", writing=True)] * len(orders)
         except PrecomputedError as error:

@@ -19,6 +19,7 @@ from annotation_store.transform import transform_annotations
 from converter import cli as converter_cli
 from precomputed_server import __version__, demo, settings
 from precomputed_server.errors import DestinationExists, InvalidInput, PrecomputedError
+from precomputed_server.selftest.cli import selftest
 
 _DONE_WRONG, _ASKED_WRONG = 1, 2
 
@@ -46,6 +47,7 @@ def main(context: click.Context) -> None:
 
 main.add_command(converter_cli.convert)
 main.add_command(annotation_cli.annotation_commands)
+main.add_command(selftest)
 
 
 def _setting_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -103,6 +103,10 @@ class BlockLog:
         """The parked removals that were neither applied nor discarded, oldest first, by their id."""
         return self._state.parked
 
+    def newest_group(self) -> Sequence[Members]:
+        """The lines of the group that was committed last."""
+        return self._state.newest
+
     def time(self, now: float | None = None) -> str:
         """The time of a record that is to be made: `now` in seconds since 1970, but never before an earlier one."""
         self._state.time = max(self._state.time, instant_of(self._clock() if now is None else now))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,8 @@ EDITS = frozenset(("add", "change", "delete", "restore"))
 class Head:
     """When and by whom something was asked for.
 
-    `op` tells the request from every other one; `key` and `request` are its Idempotency-Key and a digest of it.
+    `op` tells the request from every other one; `key` and `request` are its Idempotency-Key and a digest of it. `holds`
+    says, in the first record of a whole-file save, what its page holds since (see holds_of).
     """
 
     time: str
@@ -35,6 +36,14 @@ class Head:
     op: str = ""
     key: str | None = None
     request: str | None = None
+    holds: Members | None = None
+
+
+def holds_of(base: str | None, missing: Sequence[str], differing: Sequence[Item]) -> Members:
+    """What a page holds after its save: the stored file without `missing` and with `differing`, instead of `base`."""
+    members: Members = {} if base is None else {"base": base}
+    members |= {"missing": missing} if missing else {}
+    return members | ({"differing": differing} if differing else {})
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,7 @@ def head_of(members: Mapping[str, Any]) -> Head:
         members.get("op", ""),
         members.get("key"),
         members.get("request"),
+        members.get("holds"),
     )
 
 
@@ -189,4 +199,6 @@ def _head(record: Record, operation: str) -> Members:
         members["key"] = head.key
     if head.request is not None:
         members["request"] = head.request
+    if head.holds is not None:
+        members["holds"] = head.holds
     return members

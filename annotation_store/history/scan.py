@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from annotation_store.history.lines import Group
@@ -89,18 +89,19 @@ class Scan:
             self.exact = replay.gives(self._segment.leaves.get(self._leaf, {}).get("after"))
         return Version(head["version"], head["time"], head["author"], replay.items, data, etag_of(data))
 
-    def by_etag(self, etag: str) -> Items | None:
-        """What the file of that entity tag held, None when it was never that of this leaf in the segment."""
+    def by_etag(self, wanted: Collection[str]) -> dict[str, Items]:
+        """What the file held under each of these entity tags that it had in the segment."""
+        found: dict[str, Items] = {}
         replay = Replay()
         for group in self._segment.groups():
             for members in of_leaf(group, self._leaf):
                 replay.apply(members)
-                if members["operation"] == CONTENT and etag_of(replay.data() or b"") == etag:
-                    return dict(replay.items)
-            file = group.files.get(self._leaf)
-            if file is not None and (file["after"] or "").startswith(etag):
-                return replay.items if replay.gives(file["after"]) else None
-        return None
+                if members["operation"] == CONTENT and (etag := etag_of(replay.data() or b"")) in wanted:
+                    found[etag] = dict(replay.items)
+            after = (group.files.get(self._leaf) or {}).get("after") or ""
+            if after[:_ETAG_DIGITS] in wanted and replay.gives(after):
+                found[after[:_ETAG_DIGITS]] = dict(replay.items)
+        return found
 
     def recent(self, since: str, bound: int) -> list[Held]:
         """What the file held after each group since then and before the first of them, newest first."""

@@ -85,6 +85,7 @@ class LogState:
     operations: OrderedDict[str, Done] = field(default_factory=OrderedDict)
     keys: OrderedDict[str, Done] = field(default_factory=OrderedDict)
     parked: dict[str, ParkedRecord] = field(default_factory=dict)
+    newest: list[Members] = field(default_factory=list)
 
     def forget(self) -> None:
         """Begin again; what time was told last stays, so that time does not go back."""
@@ -123,7 +124,8 @@ class LogState:
         """What a group says that lies at these bytes of the segment."""
         newest: dict[str, Members] = {}
         requests: Requests = {}
-        for members in group:
+        self.newest = list(group)
+        for members in self.newest:
             operation = members["operation"]
             if operation in EDITS or operation == EXTERNAL:
                 newest[members["leaf"]] = members

@@ -58,6 +58,7 @@ class _Check:
     def __init__(self) -> None:
         self.findings: list[Finding] = []
         self._segment = -1
+        self._compacted = False
         self._line = 0
         self._digest: str | None = None  # what the next line has to name
         self._leaves: dict[str, _Known] = {}
@@ -74,6 +75,7 @@ class _Check:
             self._say("segments before this one are missing.", segment.number)
             self._digest = None
         self._segment, self._line = segment.number, 0
+        self._compacted = segment.compacted is not None
         self._replays = {}
         group: list[Members] = []
         for line in self._lines(segment):
@@ -158,8 +160,8 @@ class _Check:
             elif members["operation"] in EDITS or members["operation"] == EXTERNAL:
                 made.add(leaf)
                 self._edit(members, begun.get(leaf, 0))
-        for leaf in made - files.keys():
-            self._leaves[leaf].sure = False  # compaction gave this version up
+        for leaf in sorted(made - files.keys()) if not self._compacted else ():
+            self._say(f"a group does not say what becomes of the file of {leaf}.", leaf=leaf)
         for leaf, file in files.items():
             known = self._leaves.setdefault(leaf, _Known(0, None))
             if "before" in file and known.sure and known.after != file["before"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 
 from annotation_store.history.entries import Entry as Entry
@@ -92,22 +92,23 @@ class Versions:
 
     def by_etag(self, leaf: str, etag: str, newest_first_within_s: float = _DAY_S) -> Items | None:
         """The annotations of the version of that entity tag, None when none in force since then has it."""
-        if etag == etag_of(b""):
-            return {}
+        return self.by_etags(leaf, {etag}, newest_first_within_s).get(etag)
+
+    def by_etags(self, leaf: str, etags: Collection[str], newest_first_within_s: float = _DAY_S) -> dict[str, Items]:
+        """The annotations of each version of these entity tags that was in force since then."""
+        nothing = etag_of(b"")
+        found: dict[str, Items] = {nothing: {}} if nothing in etags else {}
         since = instant_of(time.time() - newest_first_within_s)
         for segment in newest_first(self._history):
-            if f'"{etag}'.encode() in segment.data:
-                found = Scan(segment, leaf).by_etag(etag)
-                if found is not None:
-                    return found
+            wanted = {etag for etag in etags if etag not in found and f'"{etag}'.encode() in segment.data}
+            if wanted:
+                found |= Scan(segment, leaf).by_etag(wanted)
+            missing = [etag for etag in etags if etag not in found]
             begun_with = (segment.leaves.get(leaf) or {}).get("after") or ""
-            if (
-                segment.header is not None
-                and segment.header.members["time"] < since
-                and not begun_with.startswith(etag)
-            ):
-                return None
-        return None
+            old = segment.header is not None and segment.header.members["time"] < since
+            if not missing or (old and not any(begun_with.startswith(etag) for etag in missing)):
+                break
+        return found
 
     def recent(self, leaf: str, since: str) -> Iterator[Held]:
         """What the file held since then and when that began, newest first; a bounded number of them."""
@@ -134,14 +135,7 @@ class Versions:
 
     def body_of(self, record: ParkedRecord) -> Items:
         """The body that asked for parked removals; raises Gone when what it was made from is not kept any longer."""
-        items: Items | None = {}
-        if record.etag is not None:
-            version = self.content(record.leaf, record.version)
-            items = version.items
-            if version.etag != record.etag:
-                items = self.by_etag(record.leaf, record.etag, float(1 << 32))
-        if items is None:
-            raise Gone("The version that this save was made from is not kept any longer.")
+        items = {} if record.etag is None else self.content(record.leaf, record.version).items
         differing = {item["id"]: item for item in record.differing}
         missing = set(record.missing)
         kept = {id: differing.pop(id, item) for id, item in items.items() if id not in missing}

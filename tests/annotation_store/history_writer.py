@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from annotation_store.history.instants import instant_of
 from annotation_store.history.log import BlockLog
@@ -64,12 +65,12 @@ class Writer:
             log.refresh(repair=repair)
             yield log
 
-    def head(self, log: BlockLog, session: str = "page", **members: str) -> Head:
+    def head(self, log: BlockLog, session: str = "page", **members: Any) -> Head:
         """The head of a new request."""
         self.made += 1
         return Head(log.time(), f"author of {session}", session, **{"op": f"{self.made:016x}", **members})
 
-    def edit(self, *steps: Step, leaf: str = "fibers", session: str = "page", **members: str) -> int:
+    def edit(self, *steps: Step, leaf: str = "fibers", session: str = "page", **members: Any) -> int:
         """Commit one request of these edits; returns the version that it makes."""
         with self.log() as log:
             records = self.records(log, steps, leaf, session, **members)
@@ -77,7 +78,7 @@ class Writer:
         return self.versions[leaf]
 
     def records(
-        self, log: BlockLog, steps: Sequence[Step], leaf: str = "fibers", session: str = "page", **members: str
+        self, log: BlockLog, steps: Sequence[Step], leaf: str = "fibers", session: str = "page", **members: Any
     ) -> list[Record]:
         """The records of one request; what they make is known from now on."""
         head, version = self.head(log, session, **members), self.versions.get(leaf, 0) + 1

@@ -72,11 +72,20 @@ class Editor:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.restart()
+        self.store = self._opened()
 
     def restart(self) -> None:
         """Open the store anew."""
-        self.store = AnnotationStore(Tree(self.place.root), LOCK_TIMEOUT_S, Journal(self.place.journal))
+        self.close()
+        self.store = self._opened()
+
+    def close(self) -> None:
+        """Give what the store holds open back."""
+        self.store.journal.close()
+        self.store.tree.close()
+
+    def _opened(self) -> AnnotationStore:
+        return AnnotationStore(Tree(self.place.root), LOCK_TIMEOUT_S, Journal(self.place.journal))
 
     def ends(self, *wishes: Change | Save, leaf: str = "fibers", **members: Any) -> list[Outcome | PrecomputedError]:
         """Commit `wishes` as one group; `members` go to each order, `if_match` to its part."""

@@ -20,7 +20,7 @@ from annotation_store.history.versions import Versions
 from annotation_store.model import Item, parse_stored, serialize
 from precomputed_server import writing
 from precomputed_server.errors import Gone, NotFound
-from tests.annotation_store.history_writer import START_S, Writer, sha, some
+from tests.annotation_store.history_writer import Writer, sha, some
 from tests.data import point
 
 DAY_S = 86_400.0
@@ -155,19 +155,24 @@ def test_a_drag_becomes_one_edit(writer: Writer) -> None:
         Versions(writer.history).content("fibers", 29)
 
 
-def test_an_addition_that_others_came_after_keeps_its_place(writer: Writer) -> None:
+@pytest.mark.parametrize("verb", ["put", "restore"])
+def test_an_addition_that_others_came_after_keeps_its_place(writer: Writer, verb: str) -> None:
     """The order of the file is that of the additions."""
     writer.edit(("put", point(1, 1, 1, 1)))
-    writer.edit(("put", point(2, 1, 1, 1)), session="other")
+    writer.edit((verb, point(2, 1, 1, 1)), session="other")
     writer.edit(("put", point(1, 2, 1, 1)))
     writer.edit(("put", point(1, 3, 1, 1)))
     run(writer, 2)
     versions = Versions(writer.history)
     assert versions.content("fibers", 4).data == writer.files["fibers"]
-    assert [entry.operation for entry in versions.entries("fibers", 9)[0]] == ["change", "add", "add"]
+    assert [entry.operation for entry in versions.entries("fibers", 9)[0]] == [
+        "change",
+        "add" if verb == "put" else "restore",
+        "add",
+    ]
 
 
-@pytest.mark.parametrize("between", ["other session", "ten seconds", "deletion", "parked", "other tool"])
+@pytest.mark.parametrize("between", ["restoration", "other session", "ten seconds", "deletion", "parked", "other tool"])
 def test_what_somebody_might_want_back_is_not_folded(writer: Writer, between: str) -> None:
     writer.edit(("put", point(1, 1, 1, 1)), ("put", point(2, 1, 1, 1)))
     writer.now += 20
@@ -175,6 +180,8 @@ def test_what_somebody_might_want_back_is_not_folded(writer: Writer, between: st
     stood = writer.versions["fibers"]
     if between == "other session":
         writer.edit(("put", point(1, 3, 1, 1)), session="other")
+    elif between == "restoration":
+        writer.edit(("restore", point(1, 3, 1, 1)))
     elif between == "ten seconds":
         writer.now += 10
     elif between == "deletion":
@@ -214,7 +221,7 @@ def test_the_log_goes_on_after_compaction(writer: Writer) -> None:
 
 def test_what_is_older_than_it_has_to_be_kept_goes(writer: Writer) -> None:
     writer.edit(("put", point(1, 1, 1, 1)), leaf="z-0001")
-    writer.external(b"[ ]", "z-0002")
+    writer.external(b'[ {"id": "a"} ]', "z-0002")
     scribble(writer, 150)
     writer.now += 100 * DAY_S
     old = writer.versions["fibers"]
@@ -234,8 +241,10 @@ def test_what_is_older_than_it_has_to_be_kept_goes(writer: Writer) -> None:
         versions.content("fibers", writer.versions["fibers"]).data
         == writer.past["fibers"][writer.versions["fibers"]][1]
     )
-    with pytest.raises(Gone):
-        versions.at("fibers", datetime.fromtimestamp(START_S + 400, UTC))
+    for number in range(1, old):
+        with pytest.raises(Gone):
+            versions.at("fibers", moment(writer.past["fibers"][number][0]))
+    assert versions.entries("z-0002", 9) == ([], None)
     assert run(writer, 6).dropped == 0
 
 

@@ -149,10 +149,11 @@ def test_damage_in_a_log_costs_no_record_after_it(writer: Writer, at: float, dam
 
 def test_a_damaged_header_is_made_good_by_the_segment_before(writer: Writer) -> None:
     writer.segment_bytes = 1000
-    fill(writer, 12, leaf="centroids")
-    fill(writer, 3)
+    fill(writer, 3, leaf="centroids")
+    fill(writer, 30)
     path = writer.segments()[-1]
     content = path.read_bytes()
+    assert b'{"leaf":"centroids"' not in content
     path.write_bytes(content[:100] + b"#" + content[101:])
     with opened(writer) as log:
         assert {leaf: tail.version for leaf, tail in log.leaves().items()} == writer.versions
@@ -219,6 +220,7 @@ def test_a_rename_that_a_crash_prevented_is_redone(writer: Writer) -> None:
         assert tail is not None
         assert (tail.before, tail.external) == (sha(serialize(before)), False)
         assert serialize(log.redo("fibers", before)) == writer.files["fibers"]
+        assert serialize(log.redo("fibers", {})) == writer.files["fibers"], "made from something else"
 
 
 def test_each_segment_can_be_replayed_by_itself(writer: Writer) -> None:
@@ -242,6 +244,14 @@ def test_a_new_segment_waits_until_contents_are_a_small_part(writer: Writer) -> 
     assert len(contents) == len(writer.segments()) - 1 == 1
 
 
+def test_a_new_segment_never_takes_the_place_of_another(writer: Writer) -> None:
+    fill(writer, 1)
+    with writer.log() as log:
+        (writer.directory / "log-000002.jsonl").write_bytes(b"somebody else's")
+        with pytest.raises(FileExistsError):
+            log.begin_segment()
+
+
 def test_a_change_is_written_as_a_delta_and_every_hundredth_whole(writer: Writer) -> None:
     writer.edit(("put", point(1, 0, 0, 0, description="a long text that is never written again")))
     for number in range(1, 250):
@@ -251,6 +261,12 @@ def test_a_change_is_written_as_a_delta_and_every_hundredth_whole(writer: Writer
     assert edits[1]["change"] == {"set": {"point": [1, 0, 0]}}
     with opened(writer) as log:
         assert serialize(log.newest("fibers")) == writer.files["fibers"]
+
+
+def test_a_change_of_everything_is_written_whole(writer: Writer) -> None:
+    writer.edit(("put", {"id": "a", "type": "point", "point": [1, 2, 3]}))
+    writer.edit(("put", {"id": "a", "type": "line", "pointA": [1, 2, 3], "pointB": [4, 5, 6]}))
+    assert lines(writer)[-1]["after"] == writer.items["fibers"]["a"]
 
 
 def test_what_another_tool_wrote_is_kept_as_text(writer: Writer) -> None:
@@ -324,6 +340,8 @@ def test_an_idempotency_key_is_forgotten_after_a_day(writer: Writer) -> None:
 
 def test_time_never_goes_back(writer: Writer) -> None:
     fill(writer, 1)
+    writer.now += 5
+    fill(writer, 1, 1)
     written = writer.told()
     writer.now -= 3600
     with opened(writer) as log:

@@ -132,9 +132,28 @@ def misremembers(members: dict[str, object]) -> None:
         members["items"] = some(1)
 
 
+def omits(members: dict[str, object]) -> None:
+    """A group that does not say what it changes."""
+    if "files" in members:
+        members["files"] = {}
+
+
+def misbegins(members: dict[str, object]) -> None:
+    """A group that begins with another file than there was."""
+    if isinstance(members.get("files"), dict):
+        members["files"] = {leaf: {**file, "before": "0" * 64} for leaf, file in members["files"].items()}  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("mend", "sentence"),
-    [(lies, "is not what"), (stands, "does not grow"), (forgets, "does not know"), (misremembers, "is not what")],
+    [
+        (lies, "is not what"),
+        (stands, "does not grow"),
+        (forgets, "does not know"),
+        (misremembers, "the content of"),
+        (omits, "does not say what becomes"),
+        (misbegins, "begins as no version"),
+    ],
 )
 def test_lines_whose_digests_are_right_are_checked_too(
     writer: Writer, mend: Callable[[dict[str, object]], None], sentence: str
@@ -153,10 +172,16 @@ def test_what_is_missing_is_found(writer: Writer) -> None:
     path.write_bytes(b"".join(lines[:-1]))
     assert findings(writer) != []
     path.unlink()
-    assert any("missing" in finding.sentence for finding in findings(writer))
+    assert any("segments before this one are missing" in finding.sentence for finding in findings(writer))
 
 
-def test_the_oldest_segments_may_be_missing(writer: Writer) -> None:
+def test_the_oldest_segments_may_be_missing(tmp_path: Path) -> None:
+    """Also when what another tool wrote in them is what an edit of the next one was made from."""
+    writer = Writer(tmp_path)
+    writer.external(b'[ {"id": "a"} ]')
+    with writer.log() as log:
+        log.begin_segment()
+    writer.edit(("put", some(1)[0]))
     writer.segments()[0].unlink()
     assert findings(writer) == []
 

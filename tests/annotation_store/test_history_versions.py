@@ -140,6 +140,16 @@ def test_a_damaged_version_is_never_given_wrong(writer: Writer) -> None:
         versions.content("fibers", 6)
 
 
+def test_a_version_after_damage_is_not_given_when_it_lacks_something(writer: Writer) -> None:
+    writer.segment_bytes = 1 << 20
+    for item in some(5):
+        writer.edit(("put", item))
+    path = writer.segments()[0]
+    path.write_bytes(path.read_bytes().replace(b"[1.5,2,3.25]", b"[1.5,3,3.25]"))
+    with pytest.raises(Unreadable, match="damaged"):
+        Versions(writer.history).content("fibers", 4)
+
+
 def walk(writer: Writer, limit: int, **filters: str) -> list[Entry]:
     """The whole history, page by page."""
     found: list[Entry] = []
@@ -155,8 +165,10 @@ def walk(writer: Writer, limit: int, **filters: str) -> list[Entry]:
         before = following
 
 
+@pytest.mark.parametrize("segment_bytes", [MAKE_SMALL, 1 << 20])
 @pytest.mark.parametrize("limit", [1, 7, 50, 1000])
-def test_the_history_tells_every_edit_whatever_the_page(writer: Writer, limit: int) -> None:
+def test_the_history_tells_every_edit_whatever_the_page(writer: Writer, limit: int, segment_bytes: int) -> None:
+    writer.segment_bytes = segment_bytes
     scribble(writer, 120)
     entries = walk(writer, limit)
     items: dict[str, Item] = {}
@@ -215,8 +227,9 @@ def test_parked_removals_of_a_leaf_that_is_not_edited_again(writer: Writer) -> N
     for item in some(60):
         writer.edit(("put", item), leaf="z-0001")
     writer.park(some(1)[0]["id"])
-    page, _ = Versions(writer.history).entries("fibers", 1)
+    page, following = Versions(writer.history).entries("fibers", 1)
     assert (page[0].operation, page[0].before) == ("parked", some(1)[0])
+    assert ([entry.operation for entry in page[1:]], following) == (["add"] * 3, None), "a version was split"
 
 
 def test_another_tools_version_is_told_by_annotation(writer: Writer) -> None:

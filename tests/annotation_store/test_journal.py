@@ -175,7 +175,7 @@ def test_what_a_page_reads_again_after_its_save_is_one_shadow(journal: Journal, 
     clock.now += 20
     journal.note_read("alice", FIBERS, "v2")
     newest = journal.page("alice", FIBERS).shadows[0]
-    assert (newest.etag, newest.source, newest.holders, newest.time) == ("v2", "saved", 2, clock.now)
+    assert (newest.etag, newest.source, newest.holders, newest.time) == ("v2", "answered", 2, clock.now)
     # It is still known by the number that it had before.
     saved(journal, "v3", number)
     assert [(each.etag, each.holders) for each in journal.page("alice", FIBERS).shadows][:2] == [("v3", 1), ("v2", 1)]

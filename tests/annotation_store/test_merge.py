@@ -17,7 +17,7 @@ from precomputed_server.errors import NotFound
 from tests.annotation_store.drawn import CLIENT_KNOWS, by_id, items, leaves, through_the_client
 from tests.data import point
 
-QUICK = settings(max_examples=150, deadline=None)
+QUICK = settings(max_examples=80, deadline=None)
 
 
 def some(count: int) -> list[Item]:

@@ -18,7 +18,7 @@ from annotation_store.shadows import Candidate, Decision, Page, Parking, Shadow,
 from tests.annotation_store.drawn import by_id, items, leaves, saved, through_the_client, unknown
 from tests.data import point
 
-QUICK = settings(max_examples=100, deadline=None)
+QUICK = settings(max_examples=60, deadline=None)
 NOW = 1_000_000.0
 SECOND = 1_000_000_000
 
@@ -165,12 +165,15 @@ def test_a_page_that_aborted_its_reading_removes_nothing() -> None:
     assert decide(leaf(C), leaf(A), stored, "fibers").edits == [Edit("add", C["id"], C)]
 
 
-@pytest.mark.parametrize("known", [page(has_saved=True), page()])
-def test_a_page_that_saved_the_leaf_can_replace_its_last_annotation(known: Page) -> None:
-    source: Source = "answered" if known.has_saved else "saved"
-    candidates = [held(leaf(A), source=source)]
-    decision = decide(leaf(C), leaf(A), Page(candidates, has_saved=known.has_saved, now=NOW), "fibers")
+def test_a_page_that_saved_the_leaf_last_can_replace_its_last_annotation() -> None:
+    decision = decide(leaf(C), leaf(A), Page([held(leaf(A), source="saved")], now=NOW), "fibers")
     assert [edit.operation for edit in decision.edits] == ["delete", "add"]
+
+
+def test_a_page_that_has_read_the_leaf_since_may_have_aborted_that() -> None:
+    candidates = [held(leaf(A), source="answered"), held(leaf(B), source="saved")]
+    decision = decide(leaf(C), leaf(A), Page(candidates, has_saved=True, now=NOW), "fibers")
+    assert [edit.operation for edit in decision.edits] == ["add"]
 
 
 def test_without_a_shadow_the_stored_versions_explain_the_body() -> None:
@@ -294,7 +297,7 @@ def test_a_leaf_that_was_just_opened_is_not_emptied(
     *, opened: float | None, has_saved: bool, others: Items, sent: Items, parked: bool
 ) -> None:
     first_read = None if opened is None else NOW - opened
-    known = page(held(leaf(A)), first_read=first_read, has_saved=has_saved)
+    known = page(held(leaf(A), source="saved"), first_read=first_read, has_saved=has_saved)
     decision = decide(sent, leaf(A) | others, known, "fibers")
     assert decision.parking == (Parking("just opened", (A["id"],)) if parked else None)
 
@@ -464,7 +467,7 @@ class Tabs:
         return self.leaf.save(self.keys[tab], held)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(actions, st.booleans())
 def test_every_addition_is_there_unless_a_page_removed_it(steps: list[Any], shared: bool) -> None:
     tabs = Tabs(("one", "one", "one") if shared else ("one", "two", "three"))

@@ -253,6 +253,42 @@ async def test_a_session_is_told_of_its_saves(connect: Connect) -> None:
     assert [row["outcome"] for row in await bob.saves()] == ["saved"]
 
 
+async def test_what_was_just_added_by_mistake_can_be_removed(connect: Connect, place: Place) -> None:
+    """The page has read the leaf twice before, as after a double-click elsewhere."""
+    client = await connect()
+    await Page(client, "/~bob").save([A, B])
+    page = Page(client, "/~alice")
+    await page.read()
+    await page.read()
+    assert await page.save([A, B, C]) == "applied"
+    assert await page.save([A, B]) == "applied"
+    assert place.stored() == by_id([A, B])
+
+
+async def test_two_tabs_of_one_session_keep_each_others_additions(connect: Connect, place: Place) -> None:
+    client = await connect()
+    await Page(client, "/~bob").save([A])
+    tabs = [Page(client, "/~alice"), Page(client, "/~alice")]
+    for tab in tabs:
+        await tab.read()
+    await tabs[0].save([A, B])
+    await tabs[1].save([A, C])
+    assert place.stored() == by_id([A, B, C])
+
+
+@pytest.mark.parametrize("prefix", ["", "/~alice"])
+async def test_after_two_readings_that_failed_nothing_is_removed(connect: Connect, place: Place, prefix: str) -> None:
+    """A reading that the client aborted was answered all the same."""
+    client = await connect()
+    await Page(client, "/~bob").save([A])
+    page = Page(client, prefix)
+    await page.read()
+    await page.save([B])
+    await page.read()
+    await page.save([C])
+    assert place.stored() == by_id([A, B, C])
+
+
 async def test_overlapping_saves_of_a_page_apply_in_the_order_of_their_arrival(connect: Connect, place: Place) -> None:
     """The body of the first comes last."""
     client = await connect()

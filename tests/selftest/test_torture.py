@@ -54,7 +54,7 @@ def test_no_promise_is_broken_while_processes_are_killed(tmp_path: Path) -> None
 
 @pytest.mark.component
 def test_two_servers_of_one_root_undo_nothing_of_each_other(tmp_path: Path) -> None:
-    report = torture(tmp_path, Plan(seconds=4, servers=2, workers=2, pause_s=None))
+    report = torture(tmp_path, Plan(seconds=4, servers=2, workers=2, bare_pages=0, pause_s=None))
     assert report.passed, shown(report)
 
 
