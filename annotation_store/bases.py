@@ -111,7 +111,8 @@ def choose(body: Body, page: Page) -> Choice:
     """
     candidates = _eligible(page)
     if not candidates or _is_news(body, candidates, page):
-        return Choice(body.explained_by(_NOTHING), None)
+        empty = next((candidate.number for candidate in candidates if not candidate.items), None)
+        return Choice(body.explained_by(_NOTHING), empty)
     explanations = [body.explained_by(candidate) for candidate in candidates]
     impossible = _Impossible(body, explanations)
     ranks = [(impossible.edits(found), body.removals(found), found.edits) for found in explanations]

@@ -15,7 +15,19 @@ def test_the_defaults_are_those_of_the_table() -> None:
     assert chosen.root == Path("/data")
     assert chosen.workers == default_workers() >= 1
     for setting in SETTINGS:
-        assert setting.name == "workers" or getattr(chosen, setting.name) == setting.default
+        assert setting.name in ("workers", "state") or getattr(chosen, setting.name) == setting.default
+
+
+@pytest.mark.parametrize(
+    ("environ", "state"),
+    [
+        ({"HOME": "/home/her"}, "/home/her/.local/state/precomputed"),
+        ({"HOME": "/home/her", "XDG_STATE_HOME": "/var/state"}, "/var/state/precomputed"),
+        ({"XDG_STATE_HOME": "/var/state", "PRECOMPUTED_STATE": "/mine"}, "/mine"),
+    ],
+)
+def test_where_state_lies(environ: dict[str, str], state: str) -> None:
+    assert load(environ=environ).state == Path(state)
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,7 @@ from annotation_store.history.lines import Group, groups, header_of, sealed, who
 from annotation_store.history.records import EDITS, EditRecord, FileChange, Members, ParkedRecord, Record
 from annotation_store.history.replay import Replay
 from annotation_store.history.requests import Done, older_requests
-from annotation_store.history.segments import (
-    OLD,
-    exists,
-    name_of,
-    numbers,
-    open_segment,
-    read_from,
-    read_segment,
-)
+from annotation_store.history.segments import OLD, exists, name_of, numbers, open_segment, read_from, read_segment
 from annotation_store.history.state import LeafTail as LeafTail
 from annotation_store.history.state import LogState as LogState
 from annotation_store.history.state import contents_before

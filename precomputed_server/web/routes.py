@@ -60,7 +60,7 @@ EDITS = Route("edits", "/{dataset}/annotations/edits", ACT, "Many edits at once;
 PARKED = Route("parked", "/{dataset}/annotations/parked", READ, "What of saves waits to be applied or discarded.")
 PARKED_SAVE = Route("parked save", "/{dataset}/annotations/parked/{id}", READ, "What a save was that was not applied.")
 PARKED_END = Route(
-    "parked end", "/{dataset}/annotations/parked/{id}/{apply|discard}", ACT, "Apply what was parked, or discard it."
+    "parked end", "/{dataset}/annotations/parked/{id}/{apply or discard}", ACT, "Apply what was parked, or discard it."
 )
 SAVES = Route("saves", "/{dataset}/annotations/saves", READ, "The asking session's last saves and what became of them.")
 CHUNK = Route(

@@ -16,7 +16,7 @@ import pytest
 from annotation_store import web_commit
 from precomputed_server.errors import Busy
 from tests.annotation_store.conftest import Client, Connect
-from tests.annotation_store.support import Editor, Place, check_log, some, written
+from tests.annotation_store.support import Editor, Place, by_id, check_log, some, written
 from tests.data import point
 
 URL = "/brain/annotations/x0y0z0/fibers.json"
@@ -70,10 +70,25 @@ async def test_a_leaf_is_put_read_edited_and_emptied(connect: Connect, place: Pl
     assert (answer.status, await answer.json(), answer.headers["Precomputed-Version"]) == (200, items[0]["id"], "4")
     assert answer.headers["ETag"] == (await client.get(URL)).headers["ETag"]
     await refused(client, "DELETE", f"{URL}?id={items[0]['id']}", 404)
-    answer = await client.put(URL, json=[])
+    tag = answer.headers["ETag"]
+    answer = await client.put(URL, json=[], headers={"If-Match": tag})
     assert (answer.status, answer.headers["Precomputed-Version"]) == (200, "5")
+    assert answer.headers["Precomputed-Edit"] == "applied"
     assert place.file().read_bytes() == b"[]\n"
     assert check_log(place) == {"fibers": 5}
+
+
+async def test_a_save_that_empties_a_leaf_unasked_is_parked(connect: Connect, place: Place) -> None:
+    """What the client sends of a slice that it scrolls away from."""
+    client = await connect()
+    await client.put(URL, json=some(3))
+    before = place.file().read_bytes()
+    answer = await client.put(URL, json=[])
+    assert (answer.status, answer.headers["Precomputed-Version"]) == (200, "1")
+    assert answer.headers["Precomputed-Edit"].startswith("parked; id=")
+    assert "ETag" not in answer.headers
+    assert place.file().read_bytes() == before
+    check_log(place)
 
 
 async def test_what_does_nothing_says_so(connect: Connect, place: Place) -> None:
@@ -101,9 +116,12 @@ async def test_a_file_that_was_removed_keeps_counting(connect: Connect, place: P
     client = await connect()
     await client.put(URL, json=some(1))
     place.file().unlink()
-    assert (await client.put(URL, json=[])).headers["Precomputed-Version"] == "1"
+    # That it was removed is a version of its own, by another tool.
+    assert (await client.put(URL, json=[])).headers["Precomputed-Version"] == "2"
+    assert not place.file().exists()
     answer = await client.put(URL, json=some(1, first=5))
-    assert int(answer.headers["Precomputed-Version"]) > 1
+    assert int(answer.headers["Precomputed-Version"]) > 2
+    assert place.stored() == by_id(some(1, first=5))
     check_log(place)
 
 
@@ -142,11 +160,14 @@ async def test_requests_that_are_refused_for_other_reasons(connect: Connect, pla
     assert "'b'" in await refused(client, "PATCH", f"{URL}?id=a", 422, json=POINT | {"id": "b"})
     assert "id" in await refused(client, "PATCH", f"{URL}?id=", 422, json=POINT)
     merge_patch = {"Content-Type": "application/merge-patch+json"}
-    assert "erge" in await refused(client, "PATCH", f"{URL}?id=a", 415, data=b"{}", headers=merge_patch)
+    assert "'a'" in await refused(client, "PATCH", f"{URL}?id=a", 404, data=b"{}", headers=merge_patch)
+    await refused(client, "PATCH", f"{URL}?id={some(1)[0]['id']}", 422, data=b'{"point":null}', headers=merge_patch)
     assert "1000 bytes" in await refused(client, "PUT", URL, 413, data=b"[" + b" " * 1000)
     assert "1000 bytes" in await refused(client, "PUT", URL, 413, data=slowly(b"[" + b" " * 1000))
     assert (await client.put(URL, data=b"[" + b" " * 999)).status == 400  # as large as it may be, and not JSON
-    await refused(client, "POST", URL, 405)
+    await refused(client, "POST", URL, 400)
+    await refused(client, "POST", URL, 409, json=some(1)[0])
+    await refused(client, "POST", URL.replace("fibers.json", "fibers"), 405)
     await refused(client, "PUT", "/nowhere/annotations/x0y0z0/fibers.json", 404, json=some(1))
     assert tree_of(place.root) == before
 
@@ -320,7 +341,7 @@ async def test_edits_that_arrive_together_are_one_commit(connect: Connect, place
     answers = await asyncio.gather(*(client.patch(url, json=POINT) for url in urls))
     assert {answer.status for answer in answers} == {200}
     assert list(sorted(place.stored())) == sorted(f"i{number}" for number in range(count))
-    groups = place.log.read_bytes().count(b'"file":')
+    groups = place.log.read_bytes().count(b'"files":')
     assert groups < count / 2
     assert check_log(place) == {"fibers": count}
     versions = [int(answer.headers["Precomputed-Version"]) for answer in answers]

@@ -60,6 +60,6 @@ async def test_saves_under_a_prefix_land_in_the_same_file_and_name_the_session(r
     saved = await client.put(f"/~alice.voxel{url}", data=json.dumps([point(1, 5, 5, 3)]))
     assert saved.status == 200
     assert json.loads(await (await client.get(url)).read()) == [point(1, 5, 5, 3)]
-    log = (root / "banana" / "annotations" / ".history" / "x0y0z0" / "log.jsonl").read_text().splitlines()
+    log = (root / "banana" / "annotations" / ".history" / "x0y0z0" / "log-000001.jsonl").read_text().splitlines()
     record = json.loads(log[-1])
     assert (record["author"], record["session"], record["leaf"]) == ("alice", "alice", "z-0003")
