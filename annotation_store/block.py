@@ -14,7 +14,7 @@ from annotation_store.blocks import Location
 from annotation_store.history.log import BlockLog
 from annotation_store.history.records import FileChange, Record
 from annotation_store.history.state import LogState
-from annotation_store.leaf import Content, LockedLeaf, Parse, written
+from annotation_store.leaf import Content, Known, LockedLeaf, written
 from precomputed_server.files import Tree
 from precomputed_server.writing import Replacement, exclusive_lock, remove_temporaries
 
@@ -24,17 +24,17 @@ LOCK = "lock"
 class LockedBlock:
     """The block of the open `directory`, whose lock is held; `history` is its open history directory."""
 
-    def __init__(self, directory: int, history: int, log: BlockLog, parse: Parse) -> None:
+    def __init__(self, directory: int, history: int, log: BlockLog, known: Known) -> None:
         self.history = history
         self.log = log
         self._directory = directory
-        self._parse = parse
+        self._known = known
         self._leaves: dict[str, LockedLeaf] = {}
 
     def leaf(self, name: str) -> LockedLeaf:
         """A leaf as the log says it is; raises Unreadable."""
         if name not in self._leaves:
-            self._leaves[name] = LockedLeaf(self._directory, self.log, name, self._parse)
+            self._leaves[name] = LockedLeaf(self._directory, self.log, name, self._known)
         return self._leaves[name]
 
     def remove_temporaries(self) -> None:
@@ -79,7 +79,7 @@ class LockedBlock:
 
 
 @contextlib.contextmanager
-def locked(tree: Tree, location: Location, state: LogState, timeout: float, parse: Parse) -> Iterator[LockedBlock]:
+def locked(tree: Tree, location: Location, state: LogState, timeout: float, known: Known) -> Iterator[LockedBlock]:
     """Hold the lock of a leaf's block and give the block; what is missing is created.
 
     Raises Busy after `timeout` seconds, OSError.
@@ -92,4 +92,4 @@ def locked(tree: Tree, location: Location, state: LogState, timeout: float, pars
         stack.enter_context(exclusive_lock(history, LOCK, timeout))
         log = stack.enter_context(contextlib.closing(BlockLog(history, state)))
         log.refresh(repair=True)
-        yield LockedBlock(directory, history, log, parse)
+        yield LockedBlock(directory, history, log, known)

@@ -21,43 +21,19 @@ from annotation_store.history.records import (
 )
 from annotation_store.history.versions import Versions
 from annotation_store.journal import Journal
-from annotation_store.leaf import Content, LockedLeaf
-from annotation_store.memory import LeafMemory, Memory
+from annotation_store.leaf import Content
+from annotation_store.memory import Memory
 from annotation_store.model import Item, Items
 from annotation_store.orders import Answer, Order, Outcome, Part, Resolve, Restore, Said, Save
 from annotation_store.pages import Pages
 from annotation_store.saves import decide, holding
 from annotation_store.shadows import WHOLE, Parking
+from annotation_store.working import Working
 from precomputed_server.errors import KeyReused, NotFound, PrecomputedError, PreconditionFailed
 
 ANY_VERSION = "*"
 _WHOLE = frozenset({WHOLE})
 _JOURNALED: Mapping[Said, Literal["parked", "unchanged"]] = {"parked": "parked", "unchanged": "unchanged"}
-
-
-@dataclass
-class Working:
-    """A leaf while a group is made: `items` is what it will hold, `leaf` what it holds."""
-
-    leaf: LockedLeaf
-    memory: LeafMemory
-    items: Items
-    version: int
-    changed: bool = False
-
-    def etag(self) -> str | None:
-        """The entity tag that the file would have now, None when there would be none."""
-        return self.leaf.content.edited(self.items).etag if self.changed else self.leaf.content.etag
-
-    def apply(self, edits: Sequence[Edit]) -> None:
-        """Make the edits: a change keeps its place, what is added comes last."""
-        for edit in edits:
-            if edit.after is None:
-                self.items.pop(edit.id, None)
-            else:
-                self.items[edit.id] = edit.after
-        self.version += 1
-        self.changed = True
 
 
 @dataclass
@@ -123,7 +99,7 @@ class Group:
                 ends[number] = self._order(orders[number])
             except PrecomputedError as error:
                 ends[number] = error
-        contents = {name: working.leaf.content.edited(working.items) for name, working in self._changed().items()}
+        contents = {name: working.content() for name, working in self._working.items() if working.changed}
         self._describe_saves(contents)
         if self._records:
             versions = {name: self._working[name].version for name in contents}
@@ -160,7 +136,7 @@ class Group:
         return Ended(outcomes)
 
     def _all_or_nothing(self, order: Order) -> Ended:
-        before = {name: replace(working, items=dict(working.items)) for name, working in self._working.items()}
+        before = {name: working.copied() for name, working in self._working.items()}
         records, saves = len(self._records), len(self._saves)
         try:
             return self._parts(order)
@@ -269,11 +245,9 @@ class Group:
         if name not in self._working:
             leaf = self._block.leaf(name)
             memory = self._memory.leaf(Location(self._directory, name).path)
-            self._working[name] = Working(leaf, memory, dict(leaf.content.items), leaf.version)
+            content = leaf.content
+            self._working[name] = Working(leaf, memory, dict(content.items), dict(content.lines), leaf.version)
         return self._working[name]
-
-    def _changed(self) -> dict[str, Working]:
-        return {name: working for name, working in self._working.items() if working.changed}
 
     def _remember(self) -> None:
         """After the write: what this process and the journal of pages know of it."""

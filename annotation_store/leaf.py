@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from annotation_store.history.log import BlockLog
 from annotation_store.history.records import ExternalRecord, FileChange, Head
 from annotation_store.history.state import LeafTail
-from annotation_store.model import Items, Lines, parse_stored, serialize
+from annotation_store.model import Items, joined, line_of, parse_stored, serialize
 from precomputed_server.errors import Unreadable
 from precomputed_server.files import read_at
 from precomputed_server.writing import atomic_write
@@ -50,9 +50,13 @@ def snapshot_of(data: bytes) -> Snapshot:
     return Snapshot(data or serialize({}), etag_of(data))
 
 
-@dataclass
+Lines = dict[str, bytes | None]
+"""The line of each annotation in a file, in its order; None where it is still to be made."""
+
+
+@dataclass(frozen=True)
 class Content:
-    """A leaf as one process knows it: bytes of the file (None: there is none), annotations, their lines."""
+    """A leaf as one process knows it: bytes of the file (None: there is none), their hash, annotations and lines."""
 
     data: bytes | None
     hash: str | None
@@ -60,9 +64,18 @@ class Content:
     lines: Lines
 
     @classmethod
-    def of(cls, data: bytes | None, items: Items) -> Content:
-        """What was read from a file."""
-        return cls(data, digest(data), items, {})
+    def read(cls, data: bytes | None, hash: str | None) -> Content:
+        """What was read from a file; raises Unreadable."""
+        items = {} if data is None else parse_stored(data)
+        return cls(data, hash, items, dict.fromkeys(items))
+
+    @classmethod
+    def of(cls, items: Items, lines: Lines | None = None) -> Content:
+        """What the file will be that holds `items`; `lines` has those that need not be made again."""
+        lines = dict.fromkeys(items) if lines is None else lines
+        made = {id: line if line is not None else line_of(items[id]) for id, line in lines.items()}
+        data = joined(made.values())
+        return cls(data, digest(data), items, {**made})
 
     @property
     def etag(self) -> str | None:
@@ -71,16 +84,10 @@ class Content:
             return None if self.data is None else etag_of(self.data)
         return (self.hash or "")[:_ETAG_DIGITS]
 
-    def edited(self, items: Items) -> Content:
-        """What the file will be once it holds `items`."""
-        data = serialize(items, self.lines)
-        if len(self.lines) > 2 * len(items) + 100:
-            self.lines = {id: line for id, line in self.lines.items() if id in items}
-        return Content(data, digest(data), items, self.lines)
 
-
-Parse = Callable[[str, bytes, str], Content]
-"""Makes the content of a leaf of its name, its bytes and their hash."""
+NO_FILE = Content(None, None, {}, {})
+Known = Callable[[str], Content | None]
+"""What is remembered of the leaf of a name."""
 
 
 class LockedLeaf:
@@ -90,34 +97,31 @@ class LockedLeaf:
     good version of it.
     """
 
-    def __init__(self, directory: int, log: BlockLog, leaf: str, parse: Parse) -> None:
+    def __init__(self, directory: int, log: BlockLog, leaf: str, known: Known) -> None:
         self._directory = directory
         self._log = log
         self.leaf_name = leaf
         self.name = leaf + ".json"
-        self._parse = parse
+        self._known = known(leaf)
         self.content, self.version = self._recovered()
 
     def _recovered(self) -> tuple[Content, int]:
         data = _read(self._directory, self.name)
-        found = digest(data)
+        known = self._known if self._known is not None and self._known.data == data else None
+        found = digest(data) if known is None else known.hash
         tail = self._log.tail(self.leaf_name)
         if tail is None:
-            return (Content.of(None, {}), 0) if data is None else self._adopted(data, None)
+            return (NO_FILE, 0) if data is None else self._adopted(data, None)
         if found == tail.after:
-            return self._parsed(data, found), tail.version
+            return known or Content.read(data, found), tail.version
         if found == tail.before and not tail.external:
             return self._redone(data, tail)
         return self._adopted(data, tail)
 
-    def _parsed(self, data: bytes | None, hash: str | None) -> Content:
-        return Content.of(None, {}) if data is None or hash is None else self._parse(self.leaf_name, data, hash)
-
     def _redone(self, data: bytes | None, tail: LeafTail) -> tuple[Content, int]:
         """Do the rename that a crash prevented."""
-        content = Content.of(data, parse_stored(data or b""))
         try:
-            redone = content.edited(self._log.redo(self.leaf_name, content.items))
+            redone = Content.of(self._log.redo(self.leaf_name, parse_stored(data or b"")))
         except Unreadable:
             return self._adopted(data, tail)
         if redone.hash != tail.after:
@@ -128,28 +132,32 @@ class LockedLeaf:
     def _adopted(self, data: bytes | None, tail: LeafTail | None) -> tuple[Content, int]:
         """Make what another tool wrote a version of its own, when it can be read."""
         try:
-            content = Content.of(data, {} if data is None else parse_stored(data))
+            content = Content.read(data, digest(data))
         except Unreadable:
             if tail is None:
                 raise
-            return self._rejected(data or b""), tail.version
+            return self._rejected(data or b"", tail.version)
         version = 1 if tail is None else tail.version + 1
         text = None if data is None else data.decode()
         record = ExternalRecord(self.leaf_name, version, Head(self._log.time(), EXTERNAL, ""), text)
         self._log.append([record], {self.leaf_name: FileChange(tail.after if tail else None, content.hash)}, {})
         return content, version
 
-    def _rejected(self, damaged: bytes) -> Content:
+    def _rejected(self, damaged: bytes, version: int) -> tuple[Content, int]:
         """Set a damaged file aside and write the last good version in its place; there is a file at every moment."""
-        items = self._log.newest(self.leaf_name)
+        data = self._log.newest_data(self.leaf_name)
+        content = NO_FILE if data is None else Content.read(data, digest(data))
         aside = f".{self.leaf_name}.rejected-{self._log.time().replace(':', '')}"
         try:
             os.link(self.name, aside, src_dir_fd=self._directory, dst_dir_fd=self._directory, follow_symlinks=False)
         except OSError:  # a file system without hard links
             atomic_write(self._directory, aside, damaged)
-        content = Content.of(None, {}).edited(items)
-        self._replace(content)
-        return content
+        if data is None:  # another tool had deleted the file before a damaged one came
+            os.unlink(self.name, dir_fd=self._directory)
+            os.fsync(self._directory)
+        else:
+            self._replace(content)
+        return content, version
 
     def _replace(self, content: Content) -> None:
         """Write what a crash kept from being written."""

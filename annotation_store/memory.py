@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from annotation_store.history.state import LogState
 from annotation_store.leaf import Content
-from annotation_store.model import Items, parse_stored
+from annotation_store.model import Items
 from precomputed_server.recent import Recent
 
 _BLOCKS = 256
@@ -41,12 +41,6 @@ class LeafMemory:
     content: Content | None = None
     versions: OrderedDict[str, Items] = field(default_factory=OrderedDict)
     set_by: list[tuple[int, frozenset[tuple[str, str]]]] = field(default_factory=list)
-
-    def parsed(self, data: bytes, hash: str) -> Content:
-        """The content of bytes whose hash is known; raises Unreadable."""
-        if self.content is not None and self.content.hash == hash:
-            return self.content
-        return Content(data, hash, parse_stored(data), {})
 
     def remember(self, content: Content) -> None:
         """Keep the newest content."""

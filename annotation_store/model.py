@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -88,22 +88,20 @@ def parse_stored(data: bytes) -> Items:
         raise Unreadable(f"the stored annotation file cannot be used: {error}") from error
 
 
-Lines = dict[str, tuple[Item, bytes]]
-"""The line of each annotation in the file, for as long as the annotation is that very object."""
+def serialize(items: Items) -> bytes:
+    """The bytes of a leaf's file: JSON with one annotation a line."""
+    return joined(map(line_of, items.values()))
 
 
-def serialize(items: Items, lines: Lines | None = None) -> bytes:
-    """The bytes of a leaf's file: JSON with one annotation a line; `lines` has those that need not be made again."""
-    if not items:
-        return b"[]\n"
-    known = {} if lines is None else lines
-    found = []
-    for id, item in items.items():
-        line = known.get(id)
-        if line is None or line[0] is not item:
-            known[id] = line = (item, orjson.dumps(item))
-        found.append(line[1])
-    return b"[\n" + b",\n".join(found) + b"\n]\n"
+def line_of(item: Item) -> bytes:
+    """The line of an annotation in the file."""
+    return orjson.dumps(item)
+
+
+def joined(lines: Iterable[bytes]) -> bytes:
+    """The bytes of the file of these lines."""
+    inside = b",\n".join(lines)
+    return b"[\n" + inside + b"\n]\n" if inside else b"[]\n"
 
 
 def check_id(id: object, name: str) -> None:

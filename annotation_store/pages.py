@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Protocol
 
 from annotation_store.history.instants import instant_of, seconds_of
 from annotation_store.history.versions import Versions
 from annotation_store.journal import Journal, PageMemory
-from annotation_store.leaf import LockedLeaf
-from annotation_store.memory import LeafMemory
 from annotation_store.model import Items
 from annotation_store.orders import Order
 from annotation_store.saves import materialised
 from annotation_store.shadows import Candidate, Page, is_prefix, succeeded
+from annotation_store.working import Working
 
 _SHADOWS_LIVE_S = 86_400
-
-
-class AtWork(Protocol):
-    """A leaf while a group is made."""
-
-    leaf: LockedLeaf
-    memory: LeafMemory
 
 
 class Pages:
@@ -36,7 +27,7 @@ class Pages:
         self._candidates: dict[tuple[str, str], list[Candidate]] = {}
         self._saved: set[tuple[str, str]] = set()
 
-    def page(self, order: Order, path: str, working: AtWork) -> Page:
+    def page(self, order: Order, path: str, working: Working) -> Page:
         """What is known of the page that sent `order`, whose leaf lies at `path`."""
         key = (order.session, path)
         if key not in self._known:
@@ -62,7 +53,7 @@ class Pages:
         held = Candidate(order.op, time.time(), "saved", sent, arrived=order.arrived)
         self._candidates[key] = succeeded(self._candidates[key], held, base)
 
-    def _of_shadows(self, known: PageMemory, working: AtWork) -> Iterator[Candidate]:
+    def _of_shadows(self, known: PageMemory, working: Working) -> Iterator[Candidate]:
         contents = self._contents({shadow.etag for shadow in known.shadows if shadow.etag is not None}, working)
         for shadow in known.shadows:
             version = {} if shadow.etag is None else contents.get(shadow.etag)
@@ -78,7 +69,7 @@ class Pages:
                     shadow.holders,
                 )
 
-    def _contents(self, etags: set[str], working: AtWork) -> dict[str, Items]:
+    def _contents(self, etags: set[str], working: Working) -> dict[str, Items]:
         """The stored versions of these entity tags that are still known."""
         content, versions = working.leaf.content, working.memory.versions
         found = {etag: versions[etag] for etag in etags if etag in versions}
@@ -91,7 +82,7 @@ class Pages:
             found |= older
         return found
 
-    def _of_versions(self, working: AtWork) -> Iterator[Candidate]:
+    def _of_versions(self, working: Working) -> Iterator[Candidate]:
         """The versions that were stored within the last day, newest first."""
         now = time.time()
         content = working.leaf.content

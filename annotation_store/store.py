@@ -73,7 +73,7 @@ class AnnotationStore(AnnotationReader):
             place = orders[0].location(orders[0].parts[0])
             self._edited[place.directory] = None
             memory = self._memory.block(place.history)
-            with locked(self.tree, place, memory.state, self.lock_timeout, self._parse(place.directory)) as block:
+            with locked(self.tree, place, memory.state, self.lock_timeout, self._known(place.directory)) as block:
                 group = Group(block, place.directory, self._memory, self.journal)
                 if not memory.cleaned:
                     block.remove_temporaries()
@@ -103,11 +103,8 @@ class AnnotationStore(AnnotationReader):
                 place = order.location(part).path
                 self.journal.note_save(order.session, place, number=order.op, etag=None, outcome="unchanged")
 
-    def _parse(self, directory: str) -> Callable[[str, bytes, str], Content]:
-        def parse(leaf: str, data: bytes, hash: str) -> Content:
-            return self._memory.leaf(Location(directory, leaf).path).parsed(data, hash)
-
-        return parse
+    def _known(self, directory: str) -> Callable[[str], Content | None]:
+        return lambda leaf: self._memory.leaf(Location(directory, leaf).path).content
 
 
 def journal_directory(settings: Settings) -> Path:

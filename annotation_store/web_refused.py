@@ -10,10 +10,10 @@ from typing import Any
 from aiohttp import web
 
 from annotation_store.blocks import join
-from annotation_store.web_body import pieces
+from annotation_store.web_body import Share, pieces
 from annotation_store.web_request import EDIT_HEADER, Arrival, author_of, page_of
 from annotation_store.web_service import STORE
-from precomputed_server.errors import NotFound, PrecomputedError, TooLarge
+from precomputed_server.errors import Busy, NotFound, PrecomputedError, TooLarge
 from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.web.respond import problem_of, status_of
 from precomputed_server.web.routes import Target
@@ -32,24 +32,31 @@ class PutBody:
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[bytes]:
-        """The whole body; raises TooLarge once one that is too large has been kept, TooSlow, Busy."""
+        """The whole body; raises TooLarge or Busy once one that memory has no place for has been kept, TooSlow."""
         settings = self._service.settings
         with self._service.bodies.hold() as share:
             arriving = pieces(self._request, settings.body_timeout)
             read = bytearray()
             async for piece in arriving:
-                share.grow_to(len(read) + len(piece))
                 read += piece
-                if len(read) > settings.max_body:
-                    error = TooLarge(
-                        f"The body has more than the {settings.max_body} bytes that one save may have "
-                        "(setting --max-body)."
-                    )
+                error = self._too_much(share, len(read))
+                if error is not None:
                     self._kept = await self._spill(bytes(read), arriving, error)
                     raise error
             self._body = bytes(read)
             del read
             yield self._body
+
+    def _too_much(self, share: Share, count: int) -> PrecomputedError | None:
+        """Why a body of which `count` bytes have arrived cannot be held in memory."""
+        bound = self._service.settings.max_body
+        if count > bound:
+            return TooLarge(f"The body has more than the {bound} bytes that one save may have (setting --max-body).")
+        try:
+            share.grow_to(count)
+        except Busy as error:
+            return error
+        return None
 
     async def refused(self, error: PrecomputedError) -> web.StreamResponse:
         """Keep the body, and answer the error with where the body is."""
@@ -62,7 +69,7 @@ class PutBody:
             await self._service.call(self._note, error)
         return response
 
-    async def _spill(self, read: bytes, arriving: AsyncIterator[bytes], error: TooLarge) -> str | None:
+    async def _spill(self, read: bytes, arriving: AsyncIterator[bytes], error: PrecomputedError) -> str | None:
         """Keep a body that does not fit memory piece by piece."""
         if not await self._is_in_a_dataset():
             return None

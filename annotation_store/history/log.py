@@ -164,6 +164,13 @@ class BlockLog:
 
     def newest(self, leaf: str) -> Items:
         """What the newest version of `leaf` holds; raises Unreadable when the log does not know it for sure."""
+        return self._newest(leaf).items
+
+    def newest_data(self, leaf: str) -> bytes | None:
+        """The bytes of the newest version's file, None where there was none; raises Unreadable as `newest`."""
+        return self._newest(leaf).data()
+
+    def _newest(self, leaf: str) -> Replay:
         tail = self._state.leaves.get(leaf)
         if tail is None:
             raise Unreadable("the annotation file is damaged and its log knows no earlier version.")
@@ -171,7 +178,7 @@ class BlockLog:
         replay.apply_all(self._groups(tail), leaf)
         if not replay.gives(tail.after):
             raise Unreadable("the annotation file is damaged and so is its log.")
-        return replay.items
+        return replay
 
     def _groups(self, tail: LeafTail, from_byte: int = 0) -> Iterator[Group]:
         segment = read_segment(self._history, tail.segment)

@@ -17,19 +17,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 from annotation_store.blocks import Location
-from annotation_store.edits import Change, DeleteOne, PutOne, ReplaceAll, RestoreTo
-from annotation_store.orders import Order, Outcome, Part
+from annotation_store.edits import DeleteOne, PutOne, ReplaceAll, RestoreTo
+from annotation_store.journal import Journal
+from annotation_store.orders import Order, Outcome, Part, Save, Wish
 from annotation_store.store import AnnotationStore
 from precomputed_server.errors import PrecomputedError
 from precomputed_server.files import Tree
 from tests.annotation_store.support import BLOCK, by_id, some
 
-OPERATIONS: dict[str, Callable[[], Change]] = {
+JOURNAL = "pages"
+"""Where beneath the root it is kept what pages hold."""
+
+OPERATIONS: dict[str, Callable[[], Wish]] = {
     "add": lambda: PutOne(some(1, first=9)[0]),
     "change": lambda: PutOne(some(1)[0] | {"description": "changed"}),
     "delete": lambda: DeleteOne(some(1)[0]["id"]),
     "put": lambda: ReplaceAll(by_id(some(4, first=2))),
     "restore": lambda: RestoreTo(by_id(some(2, first=1))),
+    "save": lambda: Save(by_id([some(1)[0] | {"description": "changed"}, some(2)[1], *some(1, first=9)])),
 }
 
 
@@ -53,19 +58,19 @@ def main() -> None:
 
 
 def _edit(root: Path, operation: str, writing: socket.socket) -> None:
-    store = AnnotationStore(Tree(root), 5)
+    store = AnnotationStore(Tree(root), 5, Journal(root / JOURNAL))
     location = store.locate("brain", BLOCK, "fibers")
-    change, another = OPERATIONS[operation](), PutOne(some(1, first=20)[0])
+    wish, another = OPERATIONS[operation](), PutOne(some(1, first=20)[0])
     os.kill(os.getpid(), signal.SIGSTOP)
-    ended = _commit(store, location, change)
+    ended = _commit(store, location, wish)
     again = _commit(store, location, another)
     names = [type(ended).__name__, type(again).__name__, isinstance(ended, Outcome)]
     writing.send(json.dumps(names).encode())
     os._exit(0)
 
 
-def _commit(store: AnnotationStore, location: Location, change: Change) -> Outcome | PrecomputedError:
-    part = Part(location.leaf, "put", change=change)
+def _commit(store: AnnotationStore, location: Location, wish: Wish) -> Outcome | PrecomputedError:
+    part = Part(location.leaf, "put", change=wish)
     answer = store.commit([Order(location.directory, (part,), "somebody", "page", secrets.token_hex(16))])[0]
     return answer if isinstance(answer, PrecomputedError) else answer[0]
 

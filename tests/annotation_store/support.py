@@ -14,10 +14,10 @@ from typing import Any
 
 import orjson
 
-from annotation_store.edits import Change, DeleteOne, PutOne, ReplaceAll
+from annotation_store.edits import DeleteOne, PutOne, ReplaceAll
 from annotation_store.journal import Journal
 from annotation_store.model import Item
-from annotation_store.orders import Order, Outcome, Part, Save
+from annotation_store.orders import Order, Outcome, Part, Save, Wish
 from annotation_store.store import AnnotationStore
 from precomputed_server.errors import PrecomputedError
 from precomputed_server.files import Tree
@@ -87,7 +87,7 @@ class Editor:
     def _opened(self) -> AnnotationStore:
         return AnnotationStore(Tree(self.place.root), LOCK_TIMEOUT_S, Journal(self.place.journal))
 
-    def ends(self, *wishes: Change | Save, leaf: str = "fibers", **members: Any) -> list[Outcome | PrecomputedError]:
+    def ends(self, *wishes: Wish, leaf: str = "fibers", **members: Any) -> list[Outcome | PrecomputedError]:
         """Commit `wishes` as one group; `members` go to each order, `if_match` to its part."""
         if_match = members.pop("if_match", None)
         given = {"author": "somebody", "session": "page", "arrived": time.monotonic_ns(), **members}
@@ -99,7 +99,7 @@ class Editor:
         ]
         return [answer if isinstance(answer, PrecomputedError) else answer[0] for answer in self.store.commit(orders)]
 
-    def commit(self, wish: Change | Save, **members: Any) -> Outcome:
+    def commit(self, wish: Wish, **members: Any) -> Outcome:
         """Commit one wish that must succeed."""
         ended = self.ends(wish, **members)[0]
         assert isinstance(ended, Outcome), ended

@@ -1,4 +1,4 @@
-"""Many annotators on one leaf of a real server with several workers, and workers that are killed meanwhile."""
+"""Many annotators on one leaf of a real server with several workers, and processes that are killed meanwhile."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_readers_see_whole_versions_whose_tag_is_their_hash(start_server: StartS
         try:
             with Annotator(server.port) as client:
                 for items in versions:
-                    assert client.ask("PUT", URL, items)[0] == 200
+                    assert client.ask("PUT", URL, items, **{"If-Match": "*"})[0] == 200
         finally:
             over.set()
 
@@ -159,7 +159,7 @@ class Torture:
 
     def __init__(self, server: RunningServer, seed: int = 0) -> None:
         self.server = server
-        self.acknowledged = 0
+        self.acknowledged = self.parked = 0
         self.over = threading.Event()
         self.dice = random.Random(seed)
         self.possible: list[dict[str, list[Item | None]]] = []
@@ -167,7 +167,45 @@ class Torture:
     def annotate(self, who: int) -> None:
         """Add, change and delete annotations of one's own; `possible` holds each one's last known and later states."""
         with Annotator(self.server.port) as client:
-            self.annotate_with(client, who)
+            if who % 4 == 3:
+                self.save_with(client, who)
+            else:
+                self.annotate_with(client, who)
+
+    def save_with(self, client: Annotator, who: int) -> None:
+        """The same as a page does it: it reads once, and saves whole files, whatever it is answered."""
+        mine, dice, number = self.possible[who], random.Random(who), 0
+        held, gone = self.read_by(client, who), set[str]()
+        while not self.over.is_set():
+            number += 1
+            item = point(who * 1000 + dice.randrange(20), who, number, 1)
+            id = item["id"]
+            if id in held and dice.random() < 0.2:
+                del held[id]
+                gone.add(id)
+            else:
+                held[id] = item
+                gone.discard(id)
+            mine.setdefault(id, [None]).append(held.get(id))
+            try:
+                status, headers, _ = client.ask("PUT", f"/~page{who}{URL}", list(held.values()))
+            except (OSError, http.client.HTTPException):
+                continue  # its next save says the same once more
+            assert status in (200, 503), status
+            if status == 200:
+                self.acknowledged += 1
+                parked = headers["Precomputed-Edit"].startswith("parked")
+                self.parked += parked
+                for id in mine:
+                    if id not in gone or not parked:
+                        mine[id] = [held.get(id)]
+
+    def read_by(self, client: Annotator, who: int) -> dict[str, Item]:
+        """What the page is answered."""
+        while True:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                status, _, body = client.ask("GET", f"/~page{who}{URL}")
+                return by_id(json.loads(body)) if status == 200 else {}
 
     def annotate_with(self, client: Annotator, who: int) -> None:
         """The same on that connection."""
@@ -189,7 +227,7 @@ class Torture:
                 assert status == 503, status
 
     def kill_workers(self, count: int, seconds: float) -> None:
-        """Send SIGKILL to that many workers, one after the other."""
+        """Send SIGKILL to that many processes of the pool, the writer among them, one after the other."""
         for _ in range(count):
             time.sleep(seconds / count)
             workers = children(self.server.pid)
@@ -237,6 +275,48 @@ def test_no_acknowledged_edit_is_lost_when_workers_are_killed(start_server: Star
     print(f"{torture.acknowledged} edits acknowledged while 50 workers were killed")  # noqa: T201
 
 
+def writer_of(server: RunningServer) -> int | None:
+    """The process of the pool that commits the edits: it has the lock file open."""
+    for pid in children(server.pid):
+        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                if os.readlink(descriptor).endswith("/writer.lock"):
+                    return pid
+    return None
+
+
+@pytest.mark.component
+def test_a_writer_that_is_killed_is_replaced_before_anybody_is_refused(start_server: StartServer, place: Place) -> None:
+    server = start_server(place.root, workers=2)
+    waits: list[float] = []
+    over = threading.Event()
+
+    def annotate(who: int) -> None:
+        with Annotator(server.port) as client:
+            number = 0
+            while not over.is_set():
+                number += 1
+                begun = time.monotonic()
+                assert client.patch(point(who * 100_000 + number, who, number, 1)) == 200
+                waits.append(time.monotonic() - begun)
+
+    def kill(_: int) -> None:
+        try:
+            for _ in range(8):
+                time.sleep(0.7)
+                writer = writer_of(server)
+                assert writer is not None
+                os.kill(writer, signal.SIGKILL)
+            time.sleep(0.7)
+        finally:
+            over.set()
+
+    together(4, lambda number: (annotate if number else kill)(number))
+    assert len(place.stored()) == len(waits)  # each once, the repeated ones too
+    assert check_log(place) == {"fibers": len(waits)}
+    assert max(waits) < 2
+
+
 @pytest.mark.component
 def test_the_process_for_large_leaves_ends_with_its_worker(start_server: StartServer, place: Place) -> None:
     """Stopping the server checks that nothing of its session is left."""
@@ -249,7 +329,7 @@ def test_the_process_for_large_leaves_ends_with_its_worker(start_server: StartSe
 def kill_helper_and_worker(server: RunningServer, client: Annotator) -> None:
     """Kill the process for large leaves, and then the worker that has another one."""
     assert client.ask("PUT", URL, some(20))[0] == 200
-    worker = children(server.pid)[0]
+    worker = next(pid for pid in children(server.pid) if children(pid))  # the writer needs none
     helpers = children(worker)
     assert helpers
     # Killed itself, it is begun anew; nothing acknowledged is lost.
@@ -311,14 +391,14 @@ def no_lock(*_: object) -> Iterator[None]:
 
 
 def test_without_the_lock_edits_are_lost(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("annotation_store.store.exclusive_lock", no_lock)
-    atomic_write = writing.atomic_write
+    monkeypatch.setattr("annotation_store.block.exclusive_lock", no_lock)
+    rename = writing.Replacement.rename
 
-    def slowly(directory: int, name: str, data: bytes) -> None:
+    def slowly(replacement: writing.Replacement) -> None:
         time.sleep(0.002)
-        atomic_write(directory, name, data)
+        rename(replacement)
 
-    monkeypatch.setattr("annotation_store.leaf.atomic_write", slowly)
+    monkeypatch.setattr(writing.Replacement, "rename", slowly)
     with pytest.raises((AssertionError, OSError, ValueError, KeyError)):
         edit_in_threads(place, 4, 10)
 

@@ -12,8 +12,8 @@ import pytest
 
 from annotation_store import leaf as leaf_module
 from annotation_store.edits import PutOne
-from annotation_store.history import log as log_module
 from annotation_store.history.lines import sealed
+from annotation_store.history.segments import read_from
 from annotation_store.orders import Outcome
 from precomputed_server import writing
 from precomputed_server.errors import Busy, Unreadable
@@ -285,14 +285,13 @@ def test_a_log_is_read_once(editor: Editor, place: Place, monkeypatch: pytest.Mo
     editor.version()
     begun = place.log.stat().st_size
     read = []
-    read_from = log_module.read_from
 
     def counted(descriptor: int, start: int) -> bytes:
         data = read_from(descriptor, start)
         read.append(len(data))
         return data
 
-    monkeypatch.setattr(log_module, "read_from", counted)
+    monkeypatch.setattr("annotation_store.history.log.read_from", counted)
     for number in range(5):
         editor.put(point(number + 60, 1, 1, 1))
         editor.version()

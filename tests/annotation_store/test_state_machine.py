@@ -43,7 +43,7 @@ LEAVES = st.sampled_from(["fibers", "z-0003"])
 OTHER_SLICE = "z-0007"
 PAGES = st.sampled_from(["alice", "bob"])
 NUMBERS = st.integers(0, 5)
-SIZES = settings(max_examples=40, stateful_step_count=25, deadline=None)
+SIZES = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
 
 class Copy:
@@ -145,27 +145,25 @@ class StoreAgainstDict(RuleBasedStateMachine):
         if (page, leaf) not in self.copies:
             self.a_page_reads(leaf, page)
         copy = self.copies[page, leaf]
-        sent = dict(copy.items)
-        touched = data.draw(st.sets(st.sampled_from(sorted(sent)), max_size=2)) if sent else set()
+        touched = data.draw(st.sets(st.sampled_from(sorted(copy.items)), max_size=2)) if copy.items else set()
+        gone = [id for id in data.draw(st.permutations(sorted(copy.items)))[:removed] if id not in touched]
+        sent = {id: item for id, item in copy.items.items() if id not in gone}
         for id in touched:
             self.count += 1
             field = data.draw(st.sampled_from(["point", "description"]))
             sent[id] = sent[id] | {field: [self.count, 0.5, 0] if field == "point" else f"text {self.count}"}
         for _ in range(drawn):
             self.count += 1
-            item = point(1000 + self.count, self.count, 2, 3)
-            sent[item["id"]] = item
-        gone = [id for id in data.draw(st.permutations(sorted(copy.items)))[:removed] if id not in touched]
-        sent = {id: through_the_client(item) for id, item in sent.items() if id not in gone}
-        before = self.wanted[leaf]
+            sent |= by_id([point(1000 + self.count, self.count, 2, 3)])
+        sent = {id: through_the_client(item) for id, item in sent.items()}
         if copy.might_be_news(sent):
             gone = []
-        kept = {**before}
-        for id, item in sent.items():
-            if id not in copy.items or (id in touched and id not in before):
-                kept[id] = merged(before[id], item) if id in before else item
-            elif id in touched:
-                kept[id] = before[id] | {name: item[name] for name in item if item[name] != copy.items[id].get(name)}
+        before = self.wanted[leaf]
+        kept = before | {
+            id: changed(before.get(id, {}), copy.items.get(id, {}), item)
+            for id, item in sent.items()
+            if id in touched or id not in copy.items
+        }
         ended = self.editor.save(sent.values(), leaf=leaf, session=page)
         left = {id: item for id, item in kept.items() if id not in gone}
         stored = self.editor.place.stored(leaf)
@@ -332,6 +330,13 @@ class StoreAgainstDict(RuleBasedStateMachine):
         assert ended.etag is not None
         assert hashlib.sha256(content).hexdigest().startswith(ended.etag)
         assert len(ended.etag) == 32
+
+
+def changed(stored: Item, held: Item, sent: Item) -> Item:
+    """An annotation after a save of a page that held it as `held` and changed it; empty ones do not exist."""
+    if not stored or not held:
+        return merged(stored, sent) if stored else sent
+    return stored | {name: value for name, value in sent.items() if value != held.get(name)}
 
 
 def in_place(before: Items, after: Items) -> Items:

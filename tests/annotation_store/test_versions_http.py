@@ -257,8 +257,8 @@ async def test_many_edits_of_a_block_happen_together_or_not_at_all(connect: Conn
     assert list(place.stored("z-0003")) == [row["edits"][1]["id"]]
     lines = place.log.read_bytes()
     assert lines.count(b'"files":') == 1, "one durable step"
-    edits = [where | {"leaf": "fibers", "operation": "delete", "id": id} for id in ("a", "nobody's")]
-    answer = await client.post("/brain/annotations/edits", json={"edits": edits})
+    deletions = [where | {"leaf": "fibers", "operation": "delete", "id": id} for id in ("a", "nobody's")]
+    answer = await client.post("/brain/annotations/edits", json={"edits": deletions})
     assert answer.status == 207
     assert (await answer.json())["blocks"][0]["status"] == 404
     assert "a" in place.stored()

@@ -30,7 +30,10 @@ _KNOWN = (
 
 
 class NeuroTrale:
-    """One open page on the dataset at `dataset`, a URL path; `sent` are its saves as (URL path, items), in order."""
+    """One open page on the dataset at `dataset`, a URL path; `sent` are its saves as (URL path, items), in order.
+
+    `told` is what the page never looks at: each save as (URL path, items, the header that says what became of it).
+    """
 
     def __init__(self, server: RunningServer, dataset: str) -> None:
         self._server = server
@@ -41,6 +44,7 @@ class NeuroTrale:
         self.z = 0.0
         self.held: dict[str, list[Item]] = {}
         self.sent: list[tuple[str, list[Item]]] = []
+        self.told: list[tuple[str, list[Item], str]] = []
         self.statuses: list[int] = []
 
     @property
@@ -97,6 +101,10 @@ class NeuroTrale:
         """Remove one annotation."""
         self._change(leaf, [item for item in self.held[leaf] if item["id"] != identifier])
 
+    def ask(self, path: str) -> Answer:
+        """What the person behind the page asks by hand."""
+        return ask(self._server, "GET", path)
+
     def _change(self, leaf: str, items: list[Item]) -> None:
         self.held[leaf] = items
         self._save(self._url(leaf), items)
@@ -130,7 +138,9 @@ class NeuroTrale:
             if "PUT" not in allowed.headers.get("access-control-allow-methods", ""):
                 return  # the browser does not send it, and nobody is told
             kind = {"Origin": ORIGIN, "Content-Type": "text/plain;charset=UTF-8"}
-            self._noted(connection.request("PUT", url, json.dumps(body, separators=(",", ":")).encode(), kind))
+            text = json.dumps(body, separators=(",", ":")).encode()
+            answer = self._noted(connection.request("PUT", url, text, kind))
+            self.told.append((url, body, answer.headers.get("precomputed-edit", "")))
 
     def _noted(self, answer: Answer) -> Answer:
         """A browser gives no answer to the page that does not allow its origin."""

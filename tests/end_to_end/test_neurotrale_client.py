@@ -11,6 +11,7 @@ import pytest
 
 from converter import ConvertOptions, convert
 from converter.voxel_size import parse_edges
+from tests.annotation_store.support import Replayed
 from tests.data import phantom_stack, point, volume, write_annotations, write_dataset
 from tests.end_to_end.conftest import Served
 from tests.end_to_end.neurotrale import CENTROIDS, FIBERS, Item, NeuroTrale, sent_by_client
@@ -67,6 +68,7 @@ def test_add_drag_and_delete(opened: tuple[NeuroTrale, Path]) -> None:
     client.delete(FIBERS, fibre)
     assert on_disk(block)[FIBERS] == []
     assert set(client.statuses) <= {200, 204, 404}
+    assert not any(told.startswith("parked") for _, _, told in client.told)
     assert_every_save_is_in_the_log(client, block)
 
 
@@ -91,17 +93,38 @@ def test_double_clicks_elsewhere_name_the_same_block(opened: tuple[NeuroTrale, P
     assert_every_save_is_in_the_log(client, block)
 
 
-def test_what_scrolling_takes_out_of_a_file_is_in_its_log(opened: tuple[NeuroTrale, Path]) -> None:
+def test_what_scrolling_would_take_out_of_a_file_is_parked(opened: tuple[NeuroTrale, Path]) -> None:
     client, block = opened
     client.load(20)
     before = client.held["z-0020"]
     client.change_z(19)
     assert [items for _, items in client.sent] == [sent_by_client(before[1:]), []]
+    assert all(told.startswith("parked; id=") for _, _, told in client.told)
     client.change_z(20)
     assert not (block / "z-0019.json").exists()
+    assert client.held["z-0020"] == before == on_disk(block)["z-0020"]
     assert set(client.statuses) <= {200, 204, 404}
     assert_every_save_is_in_the_log(client, block)
-    assert before in versions(block, "z-0020")
+    # What comes after that is not parked: the person is on the slice, and removes one annotation.
+    client.delete("z-0020", number(1))
+    assert ids(on_disk(block)["z-0020"]) == [number(2)]
+    client.delete("z-0020", number(2))
+    assert on_disk(block)["z-0020"] == []
+
+
+def test_a_slice_that_is_drawn_and_scrolled_away_from_is_there_for_another_page(
+    opened: tuple[NeuroTrale, Path],
+) -> None:
+    """It was answered 404 first: what it has saved since is what it holds, and not nothing once more."""
+    client, block = opened
+    client.load(7)
+    leaf = client.slice_leaf
+    drawn = [client.add(leaf, contour(9, 7, anntype)) for anntype in ("neuron", "glia")]
+    client.change_z(8)
+    assert ids(on_disk(block)[leaf]) == drawn
+    client.change_z(7)
+    assert ids(client.held[leaf]) == drawn
+    assert_every_save_is_in_the_log(client, block)
 
 
 def test_contours_on_three_slices_of_the_banana(shared_data: Path, served: Served) -> None:
@@ -136,7 +159,8 @@ def test_the_recorded_session(shared_data: Path, served: Served) -> None:
     block = dataset / "annotations" / "x0y0z0"
     assert not (block / "z-0019.json").exists()
     before = json.loads((recorded / "before" / "annotations" / "x0y0z0" / "z-0020.json").read_text())
-    assert before in versions(block, "z-0020")
+    assert by_id(before) in versions(block, "z-0020")
+    assert set(ids(before)) <= set(ids(on_disk(block)["z-0020"]))
 
 
 def draw_on_three_slices(served: Served, dataset: str) -> None:
@@ -156,29 +180,27 @@ def draw_on_three_slices(served: Served, dataset: str) -> None:
 
 
 def assert_every_save_is_in_the_log(client: NeuroTrale, block: Path) -> None:
-    """What each save held was a version of its file, whatever came after it."""
-    for url, items in client.sent:
-        leaf = url.rpartition("/")[2].removesuffix(".json")
-        known = [by_id(sent_by_client(version)) for version in versions(block, leaf)]
-        assert by_id(items) in known, f"a save of {leaf} is not in the log"
-
-
-def versions(block: Path, leaf: str) -> list[list[Item]]:
-    """Every content that the edit log says the leaf had, the one before there was a log included."""
-    log = block.parent / ".history" / block.name / "log.jsonl"
-    items: dict[str, Item] = {}
-    found: dict[int, list[Item]] = {0: []}
-    for line in log.read_text().splitlines() if log.exists() else []:
-        record = json.loads(line)
-        if record["leaf"] != leaf:
-            continue
-        if "items" in record:
-            items = {item["id"]: item for item in record["items"]}
-        elif "after" in record:
-            items[record["id"]] = record["after"]
+    """What each save held was a version of its file, or is parked, whatever came after it."""
+    assert len(client.told) == len(client.sent)
+    for url, items, told in client.told:
+        if told.startswith("parked; id="):
+            place = url.partition("/annotations/")[0] + f"/annotations/parked/{told.partition('id=')[2]}"
+            assert by_id(sent_by_client(client.ask(place).json())) == by_id(items)
         else:
-            del items[record["id"]]
-        found[record["version"]] = list(items.values())
+            leaf = url.rpartition("/")[2].removesuffix(".json")
+            known = [by_id(sent_by_client(version.values())) for version in versions(block, leaf)]
+            assert by_id(items) in known, f"a save of {leaf} is not in the log"
+
+
+def versions(block: Path, leaf: str) -> list[dict[str, Item]]:
+    """Every content that the edit log says the leaf had, the one before there was a log included."""
+    replay = Replayed()
+    found: dict[int, dict[str, Item]] = {0: {}}
+    for log in sorted((block.parent / ".history" / block.name).glob("log-*.jsonl")):
+        for line in log.read_text().splitlines():
+            replay.take(json.loads(line))
+            if leaf in replay.leaves:
+                found[replay.versions[leaf]] = dict(replay.leaves[leaf])
     return list(found.values())
 
 

@@ -65,6 +65,11 @@ def test_predecessor_put_answered_500_after_writing(served: Served, dataset: Pat
     items = [point(7, 1, 2, 3)]
     answer = ask(served.server, "PUT", leaf_url(dataset), json.dumps(items).encode(), Content_Type="text/plain")
     assert (answer.status, answer.json()) == (200, {"filename": leaf_url(dataset)[1:]})
+    # Of a page that never read the file: what it never saw stays.
+    assert json.loads(leaf_file(dataset).read_text()) == [*(point(n, 10 * n, 10, 5) for n in (1, 2, 3)), *items]
+    tag = ask(served.server, "GET", leaf_url(dataset)).headers["etag"]
+    answer = ask(served.server, "PUT", leaf_url(dataset), json.dumps(items).encode(), If_Match=tag)
+    assert (answer.status, answer.json()) == (200, {"filename": leaf_url(dataset)[1:]})
     assert json.loads(leaf_file(dataset).read_text()) == items
 
 
@@ -93,6 +98,8 @@ def test_predecessor_any_bytes_were_stored(body: bytes, served: Served, dataset:
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"]
     assert leaf_file(dataset).read_bytes() == before
+    kept = answer.headers["precomputed-edit"].removeprefix("refused; id=")
+    assert ask(served.server, "GET", f"/{dataset.name}/annotations/parked/{kept}").body == body
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -154,7 +154,15 @@ async def test_the_preflight_of_an_edit(brain: Path, client: Client, method: str
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("PUT", CHUNK), ("DELETE", "/brain/info"), ("POST", LEAF), ("PATCH", "/")]
+    ("method", "path"),
+    [
+        ("PUT", CHUNK),
+        ("DELETE", "/brain/info"),
+        ("POST", "/brain/info"),
+        ("PATCH", "/"),
+        ("POST", "/brain/annotations/blocks"),
+        ("PUT", LEAF.replace(".json", "/history")),
+    ],
 )
 async def test_a_method_that_does_not_exist_names_those_that_do(
     brain: Path, client: Client, method: str, path: str
@@ -175,5 +183,17 @@ async def test_the_query_is_no_part_of_the_path(brain: Path, client: Client) -> 
     assert (await client.get("/brain/info?x=/../../etc")).status == 200
 
 
-def test_every_route_can_be_read() -> None:
-    assert all(route.methods[:2] == ("GET", "HEAD") for route in ROUTES)
+def test_every_route_can_be_read_or_only_acts() -> None:
+    acting = {route.name for route in ROUTES if route.methods[:2] != ("GET", "HEAD")}
+    assert acting == {"restore", "edits", "parked end"}
+    assert {route.methods for route in ROUTES if route.name in acting} == {("POST",)}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+@pytest.mark.parametrize("path", ["fibers/restore", "../edits", "../parked/0123456789abcdef/apply"])
+async def test_what_only_acts_is_not_read(brain: Path, client: Client, method: str, path: str) -> None:
+    """A page that a browser fetches ahead of time, or a crawler, changes nothing."""
+    below = path.removeprefix("../")
+    url = f"/brain/annotations/{below}" if below != path else f"/brain/annotations/x0y0z0/{path}"
+    answer = await client.request(method, url)
+    assert (answer.status, answer.headers["Allow"]) == (405, "POST, OPTIONS")

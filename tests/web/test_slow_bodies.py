@@ -19,9 +19,9 @@ LEAF = "/brain/annotations/x0y0z0/fibers.json"
 
 @pytest.fixture
 def app(root: Path) -> Application:
-    """An application with one place for large bodies, which gives a body two seconds."""
+    """An application with memory for two bodies, which gives a body two seconds."""
     write_dataset(root / "brain", volume((1, 20, 64, 64)))
-    given = {"workers": 1, "large_body": 1000, "large_waiting": 1, "body_timeout": 2}
+    given = {"workers": 1, "large_body": 1000, "large_waiting": 1, "body_memory": 1 << 17, "body_timeout": 2}
     return create_app(settings.load(root, {"state": str(root.parent / "state"), **given}, environ={}))
 
 
@@ -48,3 +48,21 @@ async def test_an_announced_body_takes_no_place_from_one_that_comes(client: Clie
     assert (await client.put(LEAF, data=body)).status == 200
     for _, writer in idle:
         writer.close()
+
+
+async def test_bodies_that_came_in_part_are_bounded_in_memory_and_what_has_no_place_is_kept(client: Client) -> None:
+    begun = [await announce(client) for _ in range(2)]
+    for _, writer in begun:
+        writer.write(b"[")
+        await writer.drain()
+    body = json.dumps([point(number, 1, 2, 3) for number in range(40)])
+    async with asyncio.timeout(1):
+        while (answer := await client.put(LEAF, data=body)).status == 200:
+            await asyncio.sleep(0.02)  # the first bytes of those that are slow have not been read yet
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+    kept = answer.headers["Precomputed-Edit"].removeprefix("refused; id=")
+    assert await (await client.get(f"/brain/annotations/parked/{kept}")).text() == body
+    for reader, writer in begun:
+        assert (await asyncio.wait_for(reader.readuntil(b"}"), 10)).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+    assert (await client.put(LEAF, data=body)).status == 200
