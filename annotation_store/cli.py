@@ -13,9 +13,10 @@ from typing import Any
 
 import click
 
+from annotation_store.cli_parked import parked
 from annotation_store.history.instants import read_instant
 from annotation_store.leaf import EXTERNAL
-from annotation_store.model import Item, Items, serialize
+from annotation_store.model import Item, Items
 from annotation_store.orders import Order, Outcome, Part
 from annotation_store.store import AnnotationStore
 from annotation_store.upkeep import BlockOf, blocks_with_log, compact_block, verify_block
@@ -85,6 +86,9 @@ def annotation_commands() -> None:
     DATASET is a dataset's directory on disk. A moment is an RFC 3339 instant such as 2026-01-31T17:05:00Z, or a version
     number of a file. The server may go on running.
     """
+
+
+annotation_commands.add_command(parked)
 
 
 @annotation_commands.command()
@@ -185,39 +189,6 @@ def compact(chosen: Chosen, history_days: int) -> None:
         if chosen.block in (None, block.name):
             report = compact_block(chosen.store, block, history_days)
             click.echo(f"{block.name}: {report.before} bytes before, {report.after} after.")
-
-
-@annotation_commands.command(short_help="List the saves that were not applied, or decide one.")
-@_choosing
-@click.option("--apply", "applied", metavar="ID", help="Delete, after all, what this save wanted to delete.")
-@click.option("--discard", "discarded", metavar="ID", help="Forget that this save wanted to delete something.")
-@click.option("--show", "shown", metavar="ID", help="Print what the page sent.")
-def parked(chosen: Chosen, applied: str | None, discarded: str | None, shown: str | None) -> None:
-    """List the saves whose deletions were not applied, or decide one of them."""
-    named = applied or discarded or shown
-    if named is None:
-        saves = chosen.store.parked("")
-        if not saves:
-            click.echo("Nothing waits to be applied or discarded.")
-        for save in saves:
-            row = save.to_json()
-            if chosen.leaf in (None, row["leaf"]) and chosen.block in (None, row["block"]):
-                ids = ", ".join(row["remove"])
-                click.echo(
-                    f"{row['id']}  {row['time']}  {row['block']}/{row['leaf']}  {row['author']}  {row['reason']}: {ids}"
-                )
-        return
-    found = chosen.store.find_parked("", named)
-    if found is None:
-        raise NotFound("Nothing is parked under that id; it may have been applied or discarded.")
-    if shown:
-        click.echo(serialize(chosen.store.parked_body(found)).decode(), nl=False)
-        return
-    part = Part(found.location.leaf, "apply" if applied else "discard", named)
-    order = Order(found.location.directory, (part,), "parked", "", secrets.token_hex(16))
-    outcome = _carried_out(chosen, order)
-    if applied:
-        click.echo(f"{found.block}/{part.leaf}: {_counted(outcome.edits)} deleted, version {outcome.version}.")
 
 
 Found = tuple[BlockOf, str]

@@ -27,7 +27,8 @@ from precomputed_server.settings import Settings
 from precomputed_server.writing import atomic_write
 
 _MEMORY_BYTES = 16 << 20
-_PAGES = "pages"
+PAGES, REFUSED = "pages", "refused"
+"""Where in the state directory lie what pages hold, and refused saves."""
 
 
 class AnnotationStore(AnnotationReader):
@@ -109,7 +110,7 @@ class AnnotationStore(AnnotationReader):
 
 def journal_directory(settings: Settings) -> Path:
     """Where the processes of this host keep what pages hold; raises InvalidInput when there can be none."""
-    return state_of(settings.state, settings.root) / _PAGES
+    return state_of(settings.state, settings.root) / PAGES
 
 
 def _of_nothing(order: Order) -> Answer | None:

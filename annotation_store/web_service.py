@@ -15,7 +15,7 @@ from annotation_store.blocks import Blocks, Location
 from annotation_store.leaf import Snapshot
 from annotation_store.orders import Answer, EdgesNm, Order, Outcome
 from annotation_store.refused import RefusedSaves
-from annotation_store.store import AnnotationStore
+from annotation_store.store import REFUSED, AnnotationStore
 from annotation_store.web_body import Budget
 from annotation_store.web_commit import Committer, Gatherer, within
 from annotation_store.web_large import LargeProcess, check_large, commit_large
@@ -57,7 +57,7 @@ class AnnotationService:
         self._volumes = volumes
         self.store = AnnotationStore.of(settings, tree)
         state = state_of(settings.state, settings.root)
-        self.refused = RefusedSaves(state / "refused", settings.kept_saves)
+        self.refused = RefusedSaves(state / REFUSED, settings.kept_saves)
         self.large = LargeProcess(settings)
         self.bodies = Budget(settings.body_memory)
         # Who commits may wait for a lock; who reads must not wait for them.

@@ -138,6 +138,7 @@ class WriterServer:
     def __init__(self, gatherer: Gatherer) -> None:
         self._gatherer = gatherer
         self._connections: set[_Frames] = set()
+        self._is_leaving = False
 
     async def serve(self, state: Path, is_wanted: Callable[[], bool]) -> None:
         """Wait to be the writer of the state directory, then be it until `is_wanted` says no."""
@@ -164,6 +165,7 @@ class WriterServer:
             while self._connections and loop.time() < deadline:
                 await asyncio.sleep(_ELECTION_S)
             server.close()
+            self._is_leaving = True
             await self._gatherer.close()
             await asyncio.sleep(0)  # the answers of the last commits are handed to their connections
             for connection in list(self._connections):
@@ -179,6 +181,8 @@ class WriterServer:
         return connection
 
     def _received(self, connection: _Frames, members: dict[str, Any], bodies: bytes) -> None:
+        if self._is_leaving:
+            return  # once the connection is closed, its other end sends what was not answered to the next writer
         ended = self._gatherer.begin(order_from_json(members["order"], bodies))
         ended.add_done_callback(functools.partial(self._answer, connection, members["number"]))
 

@@ -223,6 +223,10 @@ def typed(error: OSError, what: str, *, writing: bool = False) -> PrecomputedErr
         return kind(f"{what} is not accessible to the user that this program runs as.")
     if error.errno == errno.EROFS:
         return WritesRefused(f"{what} lies on a read-only file system.")
+    if error.errno == errno.ENOLCK:
+        return WritesRefused(f"{what} cannot be locked: {os.strerror(errno.ENOLCK)}.")
+    if error.errno == errno.ESTALE:  # of a network file system: the name may mean another file by now
+        return Busy(f"{what} was replaced while it was used ({os.strerror(errno.ESTALE)}); try again.")
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return Busy("the server has too many files open or no memory left; try again.")
     return Unreadable(f"{what} could not be read or written: {os.strerror(error.errno or errno.EIO)}.")

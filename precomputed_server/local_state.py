@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 from precomputed_server.errors import InvalidInput
@@ -19,10 +20,7 @@ def state_of(state: Path, root: Path) -> Path:
 
     Raises InvalidInput when that cannot be done.
     """
-    place = os.path.realpath(root)
-    host = socket.gethostname()
-    name = f"{os.path.basename(place) or 'root'}-{hashlib.sha256(f'{host}:{place}'.encode()).hexdigest()[:12]}"
-    directory = state / name
+    directory = state / _name(root)
     try:
         directory.mkdir(0o700, parents=True, exist_ok=True)
         os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))
@@ -33,3 +31,18 @@ def state_of(state: Path, root: Path) -> Path:
             f"The state directory {state} cannot be used ({error.strerror}); name another one by --state."
         ) from error
     return directory
+
+
+def states_of_dataset(state: Path, dataset: Path) -> Iterator[tuple[Path, str]]:
+    """The directories there are for roots on this host that have `dataset` beneath them, and its path beneath each."""
+    place = Path(os.path.realpath(dataset))
+    for root in (place, *place.parents):
+        directory = state / _name(root)
+        if directory.is_dir():
+            yield directory, "" if root == place else str(place.relative_to(root))
+
+
+def _name(root: Path) -> str:
+    place = os.path.realpath(root)
+    digest = hashlib.sha256(f"{socket.gethostname()}:{place}".encode(errors="surrogateescape")).hexdigest()
+    return f"{os.path.basename(place) or 'root'}-{digest[:12]}"

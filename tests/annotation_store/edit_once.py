@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from annotation_store.blocks import Location
-from annotation_store.edits import DeleteOne, PutOne, ReplaceAll, RestoreTo
+from annotation_store.edits import Change, DeleteOne, PutOne, ReplaceAll, RestoreTo
 from annotation_store.journal import Journal
 from annotation_store.orders import Order, Outcome, Part, Save, Wish
 from annotation_store.store import AnnotationStore
@@ -28,7 +28,7 @@ from tests.annotation_store.support import BLOCK, by_id, some
 JOURNAL = "pages"
 """Where beneath the root it is kept what pages hold."""
 
-OPERATIONS: dict[str, Callable[[], Wish]] = {
+OPERATIONS: dict[str, Callable[[], Change | Save]] = {
     "add": lambda: PutOne(some(1, first=9)[0]),
     "change": lambda: PutOne(some(1)[0] | {"description": "changed"}),
     "delete": lambda: DeleteOne(some(1)[0]["id"]),

@@ -52,9 +52,9 @@ class Copy:
     `earlier` is everything else that its key may be taken to hold: the store cannot know that it is one page only.
     """
 
-    def __init__(self, items: Mapping[str, Item], since: float) -> None:
-        self.items = saved(dict(items))
-        self.opened_at = since
+    def __init__(self, items: Items) -> None:
+        self.items = items
+        self.opened_at = time.time()
         self.earlier: list[Items] = []
         self.has_saved = False  # something that was applied
         self.saves = 0
@@ -64,10 +64,17 @@ class Copy:
         known = set().union(*self.earlier, self.items)
         return self.saves == 0 and bool(sent) and known.isdisjoint(sent)
 
-    def becomes(self, items: Items) -> None:
-        """The page holds that now."""
+    def reads(self, items: Items) -> None:
+        """The page, or another one of its key, is answered that."""
         self.earlier.append(self.items)
         self.items = items
+
+    def sends(self, items: Items, *, doubtful: bool) -> None:
+        """The page holds that instead of what it held before, unless nobody can know which it was."""
+        if doubtful:
+            self.earlier.append(self.items)
+        self.items = items
+        self.saves += 1
 
 
 class StoreAgainstDict(RuleBasedStateMachine):
@@ -124,8 +131,11 @@ class StoreAgainstDict(RuleBasedStateMachine):
     @rule(leaf=LEAVES, page=PAGES)
     def a_page_reads(self, leaf: str, page: str) -> None:
         self.note_read(page, leaf)
-        copy = self.copies.setdefault((page, leaf), Copy({}, time.time()))
-        copy.becomes(saved(self.wanted[leaf]))
+        answered = saved(self.wanted[leaf])
+        if (page, leaf) in self.copies:
+            self.copies[page, leaf].reads(answered)
+        else:
+            self.copies[page, leaf] = Copy(answered)
 
     @rule(page=PAGES)
     def a_page_scrolls_away(self, page: str) -> None:
@@ -156,7 +166,8 @@ class StoreAgainstDict(RuleBasedStateMachine):
             self.count += 1
             sent |= by_id([point(1000 + self.count, self.count, 2, 3)])
         sent = {id: through_the_client(item) for id, item in sent.items()}
-        if copy.might_be_news(sent):
+        news = copy.might_be_news(sent)
+        if news:
             gone = []
         before = self.wanted[leaf]
         kept = before | {
@@ -168,18 +179,17 @@ class StoreAgainstDict(RuleBasedStateMachine):
         left = {id: item for id, item in kept.items() if id not in gone}
         stored = self.editor.place.stored(leaf)
         parked = self.must_be_parked(leaf, page, sent, [id for id in gone if id in before], left)
-        if parked is None:
-            parked = list(stored) == list(kept)
-        else:
+        if parked is not None:
             assert (ended.said == "parked") == parked
-        assert json.dumps(stored) == json.dumps(kept if parked else left)
+            assert stored.keys() == (kept if parked else left).keys()
+        assert left.keys() <= stored.keys()
+        assert json.dumps(stored) == json.dumps({id: item for id, item in kept.items() if id in stored})
         self.wanted[leaf] = stored
         if ended.etag is not None:
             self.check_tag(leaf, ended)
             assert saved(stored) == saved(sent), "a tag of what the body did not say"
         copy.has_saved = copy.has_saved or ended.said in ("applied", "merged")
-        copy.saves += 1
-        copy.becomes(sent)
+        copy.sends(sent, doubtful=news or parked is None)
 
     def must_be_parked(self, leaf: str, page: str, sent: Items, gone: list[str], left: Items) -> bool | None:
         """Whether removals wait for a person; None where both are right."""
@@ -206,7 +216,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
             ended = self.editor.save(sent.values(), leaf=leaf, session=page)
             assert ended.edits == 0
             assert ended.said in ("unchanged", "merged")
-            self.copies[page, leaf].saves += 1
+            self.copies[page, leaf].sends(sent, doubtful=False)
 
     @rule(leaf=LEAVES, count=st.integers(1, 2))
     def a_page_whose_reading_failed_draws(self, leaf: str, count: int) -> None:
@@ -369,8 +379,8 @@ def forgets_crashes(leaf: LockedLeaf) -> tuple[Content, int]:
     tail = leaf._log.tail(leaf.leaf_name)
     path = Path(f"/proc/self/fd/{leaf._directory}") / leaf.name
     content = path.read_bytes() if path.exists() else None
-    known = Content.of(None, {}) if content is None else leaf._parsed(content, hashlib.sha256(content).hexdigest())
-    return known, tail.version if tail else 0
+    hash = None if content is None else hashlib.sha256(content).hexdigest()
+    return Content.read(content, hash), tail.version if tail else 0
 
 
 def writes_no_log(

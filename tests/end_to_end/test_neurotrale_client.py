@@ -69,7 +69,7 @@ def test_add_drag_and_delete(opened: tuple[NeuroTrale, Path]) -> None:
     assert on_disk(block)[FIBERS] == []
     assert set(client.statuses) <= {200, 204, 404}
     assert not any(told.startswith("parked") for _, _, told in client.told)
-    assert_every_save_is_in_the_log(client, block)
+    assert_every_save_is_in_the_log(client, block, dragged=centre)
 
 
 def test_a_save_keeps_what_the_client_drops(opened: tuple[NeuroTrale, Path]) -> None:
@@ -109,7 +109,12 @@ def test_what_scrolling_would_take_out_of_a_file_is_parked(opened: tuple[NeuroTr
     client.delete("z-0020", number(1))
     assert ids(on_disk(block)["z-0020"]) == [number(2)]
     client.delete("z-0020", number(2))
-    assert on_disk(block)["z-0020"] == []
+    if client.told[-1][0].startswith("/~"):
+        assert on_disk(block)["z-0020"] == []
+    else:  # the peer stands for many pages, of which one may have sent its wipe again: kept, and said so
+        assert ids(on_disk(block)["z-0020"]) == [number(2)]
+        parked = client.ask(client.told[-1][0].partition("/x0y0z0/")[0] + "/parked").json()["parked"]
+        assert (parked[0]["reason"], parked[0]["remove"]) == ("doubt", [number(2)])
 
 
 def test_a_slice_that_is_drawn_and_scrolled_away_from_is_there_for_another_page(
@@ -179,8 +184,12 @@ def draw_on_three_slices(served: Served, dataset: str) -> None:
         assert ids(client.held[client.slice_leaf]) == ([drawn[z]] if z in slices else []), f"slice {z}"
 
 
-def assert_every_save_is_in_the_log(client: NeuroTrale, block: Path) -> None:
-    """What each save held was a version of its file, or is parked, whatever came after it."""
+def assert_every_save_is_in_the_log(client: NeuroTrale, block: Path, dragged: str = "") -> None:
+    """What each save held was a version of its file, or is parked, whatever came after it.
+
+    Saves of one drag overlap: of what was `dragged`, a place that the page itself had left before it was committed
+    need not have been stored.
+    """
     assert len(client.told) == len(client.sent)
     for url, items, told in client.told:
         if told.startswith("parked; id="):
@@ -189,6 +198,9 @@ def assert_every_save_is_in_the_log(client: NeuroTrale, block: Path) -> None:
         else:
             leaf = url.rpartition("/")[2].removesuffix(".json")
             known = [by_id(sent_by_client(version.values())) for version in versions(block, leaf)]
+            if by_id(items) not in known and told in ("merged", "unchanged"):
+                items = [item for item in items if item["id"] != dragged]
+                known = [{id: item for id, item in version.items() if id != dragged} for version in known]
             assert by_id(items) in known, f"a save of {leaf} is not in the log"
 
 

@@ -1,0 +1,126 @@
+"""`precomputed annotations parked`: saves that were not applied, or not whole, and what becomes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from annotation_store.journal import Journal
+from annotation_store.model import serialize
+from annotation_store.orders import Order, Outcome, Part
+from annotation_store.reader import ParkedSave
+from annotation_store.refused import RefusedSaves
+from annotation_store.store import PAGES, REFUSED, AnnotationStore
+from precomputed_server import settings
+from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError
+from precomputed_server.files import Tree
+from precomputed_server.format.info import VolumeInfo
+from precomputed_server.local_state import states_of_dataset
+
+_LOCK_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A refused save that is kept on this host: where, the dataset's name there, and what is known of it."""
+
+    state: Path
+    dataset: str
+    row: dict[str, Any]
+
+    @property
+    def saves(self) -> RefusedSaves:
+        """Where its body lies."""
+        return RefusedSaves(self.state / REFUSED, sys.maxsize)
+
+
+@click.command("parked", short_help="List the saves that were not applied, or decide one.")
+@click.argument("dataset", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--apply", "applied", metavar="ID", help="Do, after all, what this save wanted.")
+@click.option("--discard", "discarded", metavar="ID", help="Forget what this save wanted.")
+@click.option("--show", "shown", metavar="ID", help="Print what the page sent.")
+@click.option("--state", metavar="DIR", help="The server's state directory, where refused saves lie.")
+def parked(dataset: Path, applied: str | None, discarded: str | None, shown: str | None, state: str | None) -> None:
+    """List the saves of DATASET that were not applied, or not whole, newest first; or decide one of them.
+
+    Parked deletions lie in the dataset. Saves that were refused lie in the state directory of the host that refused
+    them, and are listed there.
+    """
+    given = [id for id in (applied, discarded, shown) if id is not None]
+    if len(given) > 1:
+        raise InvalidInput("Decide one save at a time: --apply, --discard or --show.")
+    store = AnnotationStore(Tree(dataset), _LOCK_TIMEOUT_S)
+    refused = list(_refused(dataset, settings.load(None, {"state": state}).state))
+    if not given:
+        _list(store, refused)
+        return
+    save = store.find_parked("", given[0])
+    kept = next((found for found in refused if found.row["id"] == given[0]), None)
+    if save is not None:
+        _decide_parked(store, save, "show" if shown else "apply" if applied else "discard")
+    elif kept is not None:
+        _decide_refused(dataset, kept, "show" if shown else "apply" if applied else "discard")
+    else:
+        raise NotFound("Nothing is parked under that id; it may have been applied or discarded.")
+
+
+def _refused(dataset: Path, state: Path) -> Iterator[Refused]:
+    for directory, name in states_of_dataset(state, dataset):
+        for row in RefusedSaves(directory / REFUSED, sys.maxsize).list(name):
+            yield Refused(directory, name, row)
+
+
+def _list(store: AnnotationStore, refused: list[Refused]) -> None:
+    rows = [(save.to_json(), "removes " + ", ".join(save.record.remove)) for save in store.parked("")]
+    rows += [(found.row, f"refused with {found.row['status']}") for found in refused]
+    for row, wanted in sorted(rows, key=lambda each: str(each[0]["time"]), reverse=True):
+        click.echo(
+            f"{row['id']}  {row['time']}  {row['block']}/{row['leaf']}  {row['author']}  {row['reason']} ({wanted})"
+        )
+    if not rows:
+        click.echo("Nothing waits to be applied or discarded.")
+
+
+def _decide_parked(store: AnnotationStore, save: ParkedSave, how: str) -> None:
+    if how == "show":
+        click.echo(serialize(store.parked_body(save)).decode(), nl=False)
+        return
+    part = Part(save.location.leaf, "apply" if how == "apply" else "discard", save.record.parked)
+    outcome = _committed(store, Order(save.location.directory, (part,), "parked", "", secrets.token_hex(16)))
+    if how == "apply":
+        click.echo(f"{save.block}/{part.leaf}: {outcome.edits} deleted, version {outcome.version}.")
+
+
+def _decide_refused(dataset: Path, found: Refused, how: str) -> None:
+    id, row = found.row["id"], found.row
+    if how != "discard":
+        body = found.saves.body(id, found.dataset)
+        if how == "show":
+            click.echo(body, nl=False)
+            return
+        # From the root that was served, so that the page's earlier saves are known by the same names.
+        root = Path(*dataset.resolve().parts[: len(dataset.resolve().parts) - len(Path(found.dataset).parts)])
+        with contextlib.closing(Tree(root)) as tree:
+            store = AnnotationStore(tree, _LOCK_TIMEOUT_S, Journal(found.state / PAGES))
+            bounds = VolumeInfo.from_bytes((dataset / "info").read_bytes()).scales[0].bounds
+            directory = store.blocks(found.dataset, bounds).directory(row["block"])
+            location = store.locate(found.dataset, directory, row["leaf"])
+            part = Part(location.leaf, "put", body=body)
+            order = Order(location.directory, (part,), "parked", row["session"], secrets.token_hex(16))
+            outcome = _committed(store, order)
+        click.echo(f"{row['block']}/{row['leaf']}: {outcome.said}, version {outcome.version}.")
+    found.saves.discard(id)
+
+
+def _committed(store: AnnotationStore, order: Order) -> Outcome:
+    answer = store.commit([order])[0]
+    if isinstance(answer, PrecomputedError):
+        raise answer
+    return answer[0]
