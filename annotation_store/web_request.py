@@ -34,7 +34,7 @@ def page_of(request: web.Request, session: Session | None) -> str:
     if session is not None:
         return session.name
     origin = request.headers.get("Origin", "")
-    if urlsplit(origin).netloc == request.host:
+    if origin and urlsplit(origin).netloc == request.host:
         origin = ""  # a browser leaves it out of the GETs of our own pages
     peer = f"{request.remote or '-'} {request.headers.get('User-Agent', '-')} {origin}"[:_LONGEST_PEER]
     return peer.encode(errors="replace").decode()  # a header may hold bytes that are no text

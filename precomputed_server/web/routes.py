@@ -6,6 +6,7 @@ encoding of `/`, `..` or NUL means anything further in.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -109,6 +110,9 @@ _FIRST_SEGMENTS: Mapping[str, Route | None] = {
 RESERVED = tuple(_FIRST_SEGMENTS)
 """First segments that are ours; a directory of that name is reached as `/~/NAME`."""
 
+_REMEMBERED = 256
+"""Characters up to which a path that was read is remembered: clients ask for the same ones again and again."""
+
 _SESSION = re.compile(r"~([A-Za-z0-9_-]{3,64})(\.voxel)?")
 _LITERAL = "~"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -150,6 +154,10 @@ def parse_target(raw_path: str) -> Target:
 
     Raises InvalidPath for segments that no file may have, NotFound for reserved, hidden and misspelled ones.
     """
+    return _known_target(raw_path) if len(raw_path) <= _REMEMBERED else _read_target(raw_path)
+
+
+def _read_target(raw_path: str) -> Target:
     segments = [_segment(text) for text in raw_path.split("/") if text]
     directory = raw_path.endswith("/")
     session, segments, literal = _take_prefixes(segments)
@@ -164,6 +172,9 @@ def parse_target(raw_path: str) -> Target:
         return Target(INDEX, "", directory, session)
     route, parts = _tree_route(segments, directory)
     return Target(route, "/".join(segments), directory, session, parts)
+
+
+_known_target = functools.lru_cache(maxsize=8192)(_read_target)
 
 
 def _take_prefixes(segments: list[str]) -> tuple[Session | None, list[str], bool]:

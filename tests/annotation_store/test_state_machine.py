@@ -149,11 +149,21 @@ class StoreAgainstDict(RuleBasedStateMachine):
         if leaf.startswith("z-"):
             self.last_slice[page] = leaf
 
-    @rule(leaf=LEAVES, page=PAGES, drawn=st.integers(0, 2), removed=st.integers(0, 2), data=st.data())
-    def a_page_saves(self, leaf: str, page: str, drawn: int, removed: int, data: st.DataObject) -> None:
-        """Everything that it drew and changed is there, what it did not touch stays, and a removal may be parked."""
+    @rule(
+        leaf=LEAVES,
+        page=PAGES,
+        edits=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=4),
+        data=st.data(),
+    )
+    def a_page_saves(self, leaf: str, page: str, edits: list[tuple[int, int]], data: st.DataObject) -> None:
+        """Several times in a row, each time with so many drawn and so many removed."""
         if (page, leaf) not in self.copies:
             self.a_page_reads(leaf, page)
+        for drawn, removed in edits:
+            self.save_once(leaf, page, drawn, removed, data)
+
+    def save_once(self, leaf: str, page: str, drawn: int, removed: int, data: st.DataObject) -> None:
+        """Everything that it drew and changed is there, what it did not touch stays, and a removal may be parked."""
         copy = self.copies[page, leaf]
         touched = data.draw(st.sets(st.sampled_from(sorted(copy.items)), max_size=2)) if copy.items else set()
         gone = [id for id in data.draw(st.permutations(sorted(copy.items)))[:removed] if id not in touched]
