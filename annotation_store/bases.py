@@ -119,6 +119,10 @@ def choose(body: Body, page: Page) -> Choice:
     best = min(ranks)
     likeliest = [found for found, rank in zip(explanations, ranks, strict=True) if rank == best]
     newest, chosen = explanations[0], likeliest[0]
+    if len(chosen.changed) + len(chosen.added) > 1:
+        stored = _stored_explanation(body, page)
+        if stored is not None:
+            return Choice(stored, None)
     base = _replaced(likeliest)
     if best[1]:
         # Pages of one key that hold different annotations: which of them removed its own cannot be known.
@@ -135,6 +139,19 @@ def choose(body: Body, page: Page) -> Choice:
         # one annotation. Otherwise he could never remove it, because without it the leaf is what the page held before.
         return Choice(newest, newest.candidate.number)
     return Choice(chosen, base, newest.only_removed)
+
+
+def _stored_explanation(body: Body, page: Page) -> Explanation | None:
+    """The newest stored version that explains the body by one addition or change, where the page's shadows take more.
+
+    A person makes one edit a save: what others have set is then no edit of this page, which must have read it where
+    this host was not told: from another server, or when the journal was full.
+    """
+    for candidate in page.stored_candidates:
+        found = body.explained_by(candidate)
+        if found.edits <= 1 and not found.removed:
+            return found
+    return None
 
 
 def _replaced(likeliest: Sequence[Explanation]) -> str | None:

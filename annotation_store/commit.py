@@ -21,7 +21,7 @@ from annotation_store.history.records import (
 )
 from annotation_store.history.versions import Versions
 from annotation_store.journal import Journal
-from annotation_store.leaf import Content
+from annotation_store.leaf import ETAG_DIGITS, Content
 from annotation_store.memory import Memory
 from annotation_store.model import Item, Items
 from annotation_store.orders import Answer, Order, Outcome, Part, Resolve, Restore, Said, Save
@@ -38,9 +38,10 @@ _JOURNALED: Mapping[Said, Literal["parked", "unchanged"]] = {"parked": "parked",
 
 @dataclass
 class Noted:
-    """A save, and what its page holds since: `held` counted from what is stored after the group.
+    """A save, and what its page holds since: `held` counted from the stored version of `etag`, None: from nothing.
 
-    `records` are the numbers of its first record and of the one that parks removals.
+    `records` are the numbers of its first record and of the one that parks removals; `is_stored` says that the file
+    says what the body said.
     """
 
     order: Order
@@ -49,7 +50,16 @@ class Noted:
     base: str | None
     outcome: Outcome
     records: tuple[int | None, int | None]
+    etag: str | None = None
     held: tuple[tuple[str, ...], tuple[Item, ...]] = ((), ())
+    is_stored: bool = False
+
+    def hold(self, content: Content) -> None:
+        """Take what is stored after the group; a page that holds little of it is described without it."""
+        self.etag, self.held = content.etag, holding(self.sent, content.items)
+        self.is_stored = not any(self.held)
+        if len(self.held[0]) > len(self.sent):
+            self.etag, self.held = None, ((), tuple(self.sent.values()))
 
 
 @dataclass
@@ -72,24 +82,29 @@ class Group:
         self._working: dict[str, Working] = {}
         self._records: list[Record] = []
         self._saves: list[Noted] = []
-        self._keys: dict[str, Ended] = {}
+        self._set: list[tuple[Working, int, Mapping[str, frozenset[str]]]] = []
+        self._keys: dict[str, tuple[str | None, Ended]] = {}
 
     def recover_journal(self) -> None:
         """Note the saves of the newest group that were committed, but not noted because their process ended."""
-        for members in self._block.log.newest_group():
-            holds = members.get("holds")
-            if holds is not None and not self._journal.knows(members["op"]):
-                self._journal.note_save(
-                    members["session"],
-                    Location(self._directory, members["leaf"]).path,
-                    number=members["op"],
-                    replaces=holds.get("base"),
-                    etag=self._at_work(members["leaf"]).leaf.content.etag,
-                    missing=holds.get("missing", ()),
-                    differing=holds.get("differing", ()),
-                    outcome="saved",
-                    version=members["version"],
-                )
+        group = self._block.log.newest_group()
+        files = group[-1]["files"] if group else {}
+        for members in group:
+            holds, leaf = members.get("holds"), members.get("leaf", "")
+            if holds is None or self._journal.knows(members["op"]):
+                continue
+            after = files[leaf]["after"] if leaf in files else members.get("etag")
+            self._journal.note_save(
+                members["session"],
+                Location(self._directory, leaf).path,
+                number=members["op"],
+                replaces=holds.get("base"),
+                etag=None if holds.get("nothing") or after is None else after[:ETAG_DIGITS],
+                missing=holds.get("missing", ()),
+                differing=holds.get("differing", ()),
+                outcome="saved" if leaf in files else "parked",
+                version=members["version"],
+            )
 
     def carry_out(self, orders: Sequence[Order]) -> list[Answer]:
         """Commit what can be of `orders`, in the order in which they arrived; raises OSError, and then nothing is."""
@@ -109,12 +124,14 @@ class Group:
 
     def _order(self, order: Order) -> Ended:
         if order.key is not None and order.key in self._keys:
-            return self._keys[order.key]
+            request, known = self._keys[order.key]
+            check_same_request(order, request)
+            return known
         ended = self._done_before(order)
         if ended is None:
             ended = self._all_or_nothing(order) if len(order.parts) > 1 else self._parts(order)
         if order.key is not None:
-            self._keys[order.key] = ended
+            self._keys[order.key] = order.request, ended
         return ended
 
     def _done_before(self, order: Order) -> Ended | None:
@@ -123,8 +140,7 @@ class Group:
         done = log.done_key(order.key) if order.key is not None else log.done(order.op) if order.repeated else None
         if done is None:
             return None
-        if order.request != done.request:
-            raise KeyReused("That Idempotency-Key came with another request before; take a new one.")
+        check_same_request(order, done.request)
         outcomes = []
         for part in order.parts:
             newest = self._at_work(part.leaf).version  # what a crash left undone is done before it is answered
@@ -137,12 +153,12 @@ class Group:
 
     def _all_or_nothing(self, order: Order) -> Ended:
         before = {name: working.copied() for name, working in self._working.items()}
-        records, saves = len(self._records), len(self._saves)
+        records, saves, made = len(self._records), len(self._saves), len(self._set)
         try:
             return self._parts(order)
         except PrecomputedError:
             self._working = before
-            del self._records[records:], self._saves[saves:]
+            del self._records[records:], self._saves[saves:], self._set[made:]
             raise
 
     def _parts(self, order: Order) -> Ended:
@@ -160,7 +176,8 @@ class Group:
             else:
                 change = self._restored(part, wish) if isinstance(wish, Restore) else wish
                 outcome = self._edit(part, head, working, change.edits(working.items))
-                working.memory.note(order.arrived, {} if not outcome.edits else {outcome.id or "": _WHOLE})
+                if outcome.edits and outcome.id is not None:
+                    self._set.append((working, order.arrived, {outcome.id: _WHOLE}))
             ended.outcomes.append(outcome)
         if order.key is not None and not any(outcome.edits or outcome.parked for outcome in ended.outcomes):
             # Later on this request would mean something else: that it was made has to be known.
@@ -194,7 +211,7 @@ class Group:
                     ParkedRecord(part.leaf, working.version, head, known, reason, remove, None, (), ())
                 )
             outcome = replace(outcome, said="parked", parked=known)
-        working.memory.note(order.arrived, decision.touched)
+        self._set.append((working, order.arrived, decision.touched))
         self._pages.saved(order, path, save.items, decision.base)
         records = (first if len(self._records) > first else None, parked)
         self._saves.append(Noted(order, path, save.items, decision.base, outcome, records))
@@ -212,16 +229,16 @@ class Group:
         """Say in the records of saves what their pages hold, counted from the files that readers will see."""
         for save in self._saves:
             content = contents.get(save.outcome.leaf) or self._working[save.outcome.leaf].leaf.content
-            save.held = holding(save.sent, content.items)
+            save.hold(content)
             first, parked = save.records
             if parked is not None:
                 record = self._records[parked]
                 assert isinstance(record, ParkedRecord)
                 missing, differing = save.held
-                self._records[parked] = replace(record, etag=content.etag, missing=missing, differing=differing)
+                self._records[parked] = replace(record, etag=save.etag, missing=missing, differing=differing)
             if first is not None:
                 record = self._records[first]
-                head = replace(record.head, holds=holds_of(save.base, *save.held))
+                head = replace(record.head, holds=holds_of(save.base, save.etag is None, *save.held))
                 self._records[first] = replace(record, head=head)
 
     def _resolve(self, part: Part, wish: Resolve, head: Head, working: Working) -> Outcome:
@@ -253,6 +270,8 @@ class Group:
         """After the write: what this process and the journal of pages know of it."""
         for working in self._working.values():
             working.memory.remember(working.leaf.content)
+        for working, arrived, touched in self._set:
+            working.memory.note(arrived, touched)
         for save in self._saves:
             outcome = _JOURNALED.get(save.outcome.said, "saved")
             self._journal.note_save(
@@ -260,7 +279,7 @@ class Group:
                 save.path,
                 number=save.order.op,
                 replaces=save.base,
-                etag=self._working[save.outcome.leaf].leaf.content.etag,
+                etag=save.etag,
                 missing=save.held[0],
                 differing=save.held[1],
                 outcome=outcome,
@@ -280,9 +299,15 @@ class Group:
         if working is None or outcome.version != working.leaf.version:
             return outcome
         save = next((save for save in self._saves if save.outcome is outcome), None)
-        if save is not None and any(save.held):
+        if save is not None and not save.is_stored:
             return replace(outcome, said="merged") if outcome.said == "applied" else outcome
         return replace(outcome, etag=working.leaf.content.etag)
+
+
+def check_same_request(order: Order, request: str | None) -> None:
+    """Raise KeyReused when the Idempotency-Key of an order came with a request of another digest."""
+    if order.request != request:
+        raise KeyReused("That Idempotency-Key came with another request before; take a new one.")
 
 
 def check_version(if_match: tuple[str, ...], etag: str | None) -> None:

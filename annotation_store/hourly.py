@@ -59,8 +59,8 @@ class Appender:
         self._warned = False
         self._begin(clock())
 
-    def append(self, line: bytes, now: float) -> None:
-        """Append a line, with its end, at the time `now`."""
+    def append(self, line: bytes, now: float) -> bool:
+        """Append a line, with its end, at the time `now`; returns whether others can read it."""
         if int(now // HOUR_S) != self._hour and abs(now - self._attempt) >= _RETRY_S:
             self._attempt = now
             threading.Thread(target=self._begin, args=(now,), daemon=True).start()
@@ -70,8 +70,10 @@ class Appender:
                 if written < len(line):
                     os.write(self._open[-1], b"\n")
                     raise OSError(28, "No space left on device")
+                return True
             except OSError as error:
                 self._warn(error)
+        return False
 
     def close(self) -> None:
         """Give the files back."""

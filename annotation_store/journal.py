@@ -109,7 +109,11 @@ class Journal:
         line = _line(record | held)
         if len(line) > LONGEST_LINE:
             line = _line(record | {"missing": None})
-        self._appender.append(line, now)
+        if not self._appender.append(line, now):
+            with self._reading:  # this process at least knows it
+                pages = self._places.get(place)
+                if pages is not None:
+                    pages.note(f"unwritten-{number}", record | held)
 
     def page(self, page: str, place: str) -> PageMemory:
         """What is known of a page and of the leaf at `place`, from what any process of this host has noted."""

@@ -24,7 +24,7 @@ from precomputed_server.writing import atomic_write
 EXTERNAL = "external"
 """Author of a version that another tool wrote."""
 
-_ETAG_DIGITS = 32
+ETAG_DIGITS = 32
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def digest(data: bytes | None) -> str | None:
 
 def etag_of(data: bytes) -> str:
     """The entity tag of what readers see of a file's bytes: an empty file is an empty list."""
-    return (digest(data or serialize({})) or "")[:_ETAG_DIGITS]
+    return (digest(data or serialize({})) or "")[:ETAG_DIGITS]
 
 
 def snapshot_of(data: bytes) -> Snapshot:
@@ -62,12 +62,14 @@ class Content:
     hash: str | None
     items: Items
     lines: Lines
+    fresh: int = 0
+    """The bytes of the lines that were made for it."""
 
     @classmethod
     def read(cls, data: bytes | None, hash: str | None) -> Content:
         """What was read from a file; raises Unreadable."""
         items = {} if data is None else parse_stored(data)
-        return cls(data, hash, items, dict.fromkeys(items))
+        return cls(data, hash, items, dict.fromkeys(items), len(data or b""))
 
     @classmethod
     def of(cls, items: Items, lines: Lines | None = None) -> Content:
@@ -75,14 +77,15 @@ class Content:
         lines = dict.fromkeys(items) if lines is None else lines
         made = {id: line if line is not None else line_of(items[id]) for id, line in lines.items()}
         data = joined(made.values())
-        return cls(data, digest(data), items, {**made})
+        fresh = sum(len(made[id]) for id, line in lines.items() if line is None)
+        return cls(data, digest(data), items, {**made}, fresh)
 
     @property
     def etag(self) -> str | None:
         """The entity tag of what readers see, None when there is no file."""
         if not self.data:
             return None if self.data is None else etag_of(self.data)
-        return (self.hash or "")[:_ETAG_DIGITS]
+        return (self.hash or "")[:ETAG_DIGITS]
 
 
 NO_FILE = Content(None, None, {}, {})
@@ -137,6 +140,7 @@ class LockedLeaf:
             if tail is None:
                 raise
             return self._rejected(data or b"", tail.version)
+        _sync(self._directory, self.name)  # the other tool need not have done it
         version = 1 if tail is None else tail.version + 1
         text = None if data is None else data.decode()
         record = ExternalRecord(self.leaf_name, version, Head(self._log.time(), EXTERNAL, ""), text)
@@ -176,6 +180,17 @@ def _read(directory: int, name: str) -> bytes | None:
         return read_at(descriptor, 0, status.st_size)
     finally:
         os.close(descriptor)
+
+
+def _sync(directory: int, name: str) -> None:
+    """Put a file, or that there is none, on disk."""
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    os.fsync(directory)
 
 
 def written(directory: int, name: str, hash: str | None) -> bool:

@@ -16,6 +16,7 @@ from annotation_store.model import Item
 Vector3 = tuple[float, float, float]
 
 _TOLERANCE = 0.005
+_LARGEST = 2.0**53
 """Of the length: what programs that measure differently may be apart."""
 _NM_PER_UNIT = (1.0, 1e3, 1e6)
 
@@ -88,7 +89,7 @@ def _is_whole_of(length: float, measured: float) -> bool:
 
 def _spelled(new: float, length: float, old: float) -> int | float:
     """`new`, made whole as `length` was of `old` when it is whole; a float that measures exactly is not cut."""
-    if not math.isfinite(new):
+    if not math.isfinite(new) or abs(new) >= _LARGEST:
         return length
     if not float(length).is_integer() or (type(length) is float and math.isclose(length, old, rel_tol=1e-6)):
         return new

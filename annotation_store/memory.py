@@ -17,8 +17,10 @@ from annotation_store.model import Items
 from precomputed_server.recent import Recent
 
 _BLOCKS = 256
-_KEPT_ANNOTATIONS = 50_000
-"""How many annotations, counted once for each version, the remembered versions of a leaf may have."""
+_KEPT_BYTES = 8 << 20
+_A_REFERENCE = 100
+"""About how many bytes the remembered versions of a leaf may take, and one annotation of one of them."""
+_LEAST = 1024
 _LATE_S = 180.0
 """For how long a save may be under way: after that none can come that arrived before one that is committed."""
 
@@ -35,12 +37,21 @@ class BlockMemory:
 class LeafMemory:
     """What is remembered of a leaf: its newest content, recent versions by entity tag, and what was set when.
 
-    `set_by` holds, for each recent edit, when its request arrived and which fields of which annotations it set.
+    `set_by` says of fields of annotations when the newest request arrived that has set them.
     """
 
     content: Content | None = None
     versions: OrderedDict[str, Items] = field(default_factory=OrderedDict)
-    set_by: list[tuple[int, frozenset[tuple[str, str]]]] = field(default_factory=list)
+    set_by: dict[tuple[str, str], int] = field(default_factory=dict)
+    _bytes: dict[str, int] = field(default_factory=dict)
+    _newest: int = 0
+    _prune_at: int = 4096
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of JSON are kept."""
+        data = self.content.data if self.content is not None else None
+        return _LEAST + len(data or b"") + sum(self._bytes.values())
 
     def remember(self, content: Content) -> None:
         """Keep the newest content."""
@@ -48,25 +59,34 @@ class LeafMemory:
         if etag is None:
             return
         self.content = content
-        self.versions[etag] = content.items
+        self.keep(etag, content.items, content.fresh)
+
+    def keep(self, etag: str, items: Items, fresh: int) -> None:
+        """Keep a version, of which so many bytes are those of annotations that no other version has."""
+        self.versions[etag] = items
         self.versions.move_to_end(etag)
-        while len(self.versions) > 1 and sum(len(items) + 1 for items in self.versions.values()) > _KEPT_ANNOTATIONS:
-            self.versions.popitem(last=False)
+        self._bytes[etag] = fresh + _A_REFERENCE * len(items)
+        total = sum(self._bytes.values())
+        while total > _KEPT_BYTES and len(self.versions) > 1:
+            oldest, _ = self.versions.popitem(last=False)
+            total -= self._bytes.pop(oldest)
 
     def note(self, arrived: int, touched: Mapping[str, frozenset[str]]) -> None:
         """Keep what a request that `arrived` then has set."""
-        oldest = time.monotonic_ns() - int(_LATE_S * 1e9)
-        if self.set_by and self.set_by[0][0] < oldest:
-            self.set_by = [entry for entry in self.set_by if entry[0] >= oldest]
-        self.set_by.append((arrived, frozenset((id, name) for id, names in touched.items() for name in names)))
+        for id, names in touched.items():
+            for name in names:
+                self.set_by[id, name] = max(arrived, self.set_by.get((id, name), 0))
+        self._newest = max(self._newest, arrived)
+        if len(self.set_by) > self._prune_at:
+            oldest = time.monotonic_ns() - int(_LATE_S * 1e9)
+            self.set_by = {place: moment for place, moment in self.set_by.items() if moment >= oldest}
+            self._prune_at = max(4096, 2 * len(self.set_by))
 
     def set_later(self, arrived: int) -> frozenset[tuple[str, str]]:
         """What requests have set that arrived after `arrived`."""
-        found: set[tuple[str, str]] = set()
-        for moment, touched in self.set_by:
-            if moment > arrived:
-                found |= touched
-        return frozenset(found)
+        if self._newest <= arrived:
+            return frozenset()
+        return frozenset(place for place, moment in self.set_by.items() if moment > arrived)
 
 
 class Memory:
@@ -94,7 +114,7 @@ class Memory:
     def shrink(self) -> None:
         """Forget the leaves used least recently until what is kept lies within the bound."""
         with self._lock:
-            sizes = {path: _size(leaf) for path, leaf in self._leaves.items()}
+            sizes = {path: leaf.size for path, leaf in self._leaves.items()}
             total = sum(sizes.values())
             for path in self._oldest_first():
                 if total <= self._bound:
@@ -104,12 +124,3 @@ class Memory:
 
     def _oldest_first(self) -> Iterator[str]:
         return iter(list(self._leaves))
-
-
-_LEAST = 1024
-
-
-def _size(leaf: LeafMemory) -> int:
-    """About how many bytes of JSON are kept of a leaf."""
-    data = leaf.content.data if leaf.content is not None else None
-    return _LEAST + len(data or b"")

@@ -77,7 +77,8 @@ class Order:
 
     `op` tells this order from every other one; `key` and `request` are what the client gave as Idempotency-Key and a
     digest of what it asked with it. `arrived` is the monotonic clock, in nanoseconds, when its head came in; `edges_nm`
-    are x, y, z of a voxel. `repeated`: nobody knows whether it was carried out before.
+    are x, y, z of a voxel. `repeated`: nobody knows whether it was carried out before. The file
+    has about `stored` bytes.
     """
 
     directory: str
@@ -90,6 +91,7 @@ class Order:
     arrived: int = 0
     edges_nm: EdgesNm | None = None
     repeated: bool = False
+    stored: int = 0
 
     def location(self, part: Part) -> Location:
         """The leaf that a part edits."""
@@ -204,6 +206,7 @@ _ORDER_MEMBERS = (
     "arrived",
     "edges_nm",
     "repeated",
+    "stored",
 )
 
 

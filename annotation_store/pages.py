@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import overload
 
 from annotation_store.history.instants import instant_of, seconds_of
 from annotation_store.history.versions import Versions
@@ -36,7 +38,7 @@ class Pages:
         known, candidates = self._known[key], self._candidates[key]
         return Page(
             candidates=candidates,
-            stored_candidates=() if any(map(_is_held, candidates)) else list(self._of_versions(working)),
+            stored_candidates=_Asked(lambda: list(self._of_versions(working))),
             last_slice=known.last_slice,
             first_read=known.first_read,
             has_saved=known.has_saved or key in self._saved,
@@ -78,7 +80,8 @@ class Pages:
         missing = etags - found.keys()
         if missing:
             older = self._versions.by_etags(working.leaf.leaf_name, missing)
-            versions.update(older)
+            for etag, items in older.items():
+                working.memory.keep(etag, items, len(working.leaf.content.data or b""))
             found |= older
         return found
 
@@ -91,5 +94,20 @@ class Pages:
             yield Candidate(None, seconds_of(version.time), "stored", version.items)
 
 
-def _is_held(candidate: Candidate) -> bool:
-    return candidate.replaced_at is None
+class _Asked(Sequence[Candidate]):
+    """Candidates that are only looked for when somebody asks for them."""
+
+    def __init__(self, look: Callable[[], Sequence[Candidate]]) -> None:
+        self._found = functools.cache(look)
+
+    @overload
+    def __getitem__(self, place: int) -> Candidate: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Candidate]: ...
+
+    def __getitem__(self, place: int | slice) -> Candidate | Sequence[Candidate]:
+        return self._found()[place]
+
+    def __len__(self) -> int:
+        return len(self._found())

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
 from annotation_store.orders import Answer, Order
 from annotation_store.store import AnnotationStore
 from precomputed_server.errors import Busy
+from precomputed_server.settings import Settings
 
 Result = TypeVar("Result")
 Waiting = list[tuple[Order, asyncio.Future[Answer]]]
@@ -53,18 +55,25 @@ class Places:
 class Gatherer:
     """Commits orders in threads: whoever comes while a commit of the block runs is part of the next one."""
 
-    def __init__(self, store: AnnotationStore, threads: int) -> None:
+    def __init__(self, store: AnnotationStore, settings: Settings, large: Callable[[Order], Awaitable[Answer]]) -> None:
         self._store = store
-        self._threads = ThreadPoolExecutor(threads, "commits")
+        self._settings = settings
+        self._large = large
+        self._threads = ThreadPoolExecutor(settings.write_threads, "commits")
         self._waiting: dict[str, Waiting] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
 
     async def submit(self, order: Order) -> Answer:
         """Hand the order in, and wait for its end."""
         return await self.begin(order)
 
     def begin(self, order: Order) -> asyncio.Future[Answer]:
-        """Hand the order in; its answer is the future's result."""
+        """Hand the order in; its answer is the future's result. Large ones are carried out by `large`."""
+        if order.size > self._settings.large_body or order.stored > self._settings.annotation_memory:
+            large = asyncio.ensure_future(self._large(order))
+            self._tasks.add(large)
+            large.add_done_callback(self._tasks.discard)
+            return large
         ended: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.get(order.directory)
         if waiting is not None:
@@ -101,10 +110,12 @@ class Gatherer:
     async def _commit(self, group: Waiting) -> None:
         try:
             answers = await within(self._threads, self._store.commit, [order for order, _ in group])
-        except Exception as error:  # a defect is this group's, not that of those who come after it
-            for _, ended in group:
-                if not ended.done():
-                    ended.set_exception(error)
+        except Exception as error:  # a defect is that of one order, not of those who came with it or come after it
+            if len(group) > 1:
+                for order, ended in group:
+                    await self._commit([(replace(order, repeated=True), ended)])
+            elif not group[0][1].done():
+                group[0][1].set_exception(error)
             return
         for (_, ended), answer in zip(group, answers, strict=True):
             if not ended.done():  # its client may have gone

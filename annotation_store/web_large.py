@@ -43,6 +43,13 @@ class LargeProcess:
             self._process.shutdown(cancel_futures=True)
         self._starter.shutdown()
 
+    async def commit(self, order: Order) -> Answer:
+        """Carry out an order in it."""
+        try:
+            return await self.call(commit_large, order)
+        except Busy as error:
+            return error
+
     async def call(self, function: Callable[..., Result], *given: object) -> Result:
         """Call a module-level `function` in it; raises Busy when too many wait."""
         with self._calls.one():

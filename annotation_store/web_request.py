@@ -84,7 +84,8 @@ class Arrival:
             author=author_of(self.session),
             session=page or self._page,
             op=secrets.token_hex(16),
-            key=self.key,
+            # Clients that number their requests do not take each other's numbers.
+            key=None if self.key is None else f"{self._page} {self.key}",
             request=request,
             arrived=self.moment,
             edges_nm=place.edges_nm,

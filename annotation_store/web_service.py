@@ -6,19 +6,19 @@ import asyncio
 import functools
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from aiohttp import web
 
 from annotation_store.blocks import Blocks, Location
 from annotation_store.leaf import Snapshot
-from annotation_store.orders import Answer, EdgesNm, Order, Outcome
+from annotation_store.orders import EdgesNm, Order, Outcome
 from annotation_store.refused import RefusedSaves
 from annotation_store.store import REFUSED, AnnotationStore
 from annotation_store.web_body import Budget
 from annotation_store.web_commit import Committer, Gatherer, within
-from annotation_store.web_large import LargeProcess, check_large, commit_large
+from annotation_store.web_large import LargeProcess, check_large
 from annotation_store.web_writer import WriterClient
 from precomputed_server.errors import NotFound, PrecomputedError, WritesRefused
 from precomputed_server.files import Tree, typed
@@ -62,7 +62,9 @@ class AnnotationService:
         self.bodies = Budget(settings.body_memory)
         # Who commits may wait for a lock; who reads must not wait for them.
         self._readers = ThreadPoolExecutor(settings.write_threads, "annotations")
-        self._committer: Committer = WriterClient(state) if remote else Gatherer(self.store, settings.write_threads)
+        self._committer: Committer = (
+            WriterClient(state) if remote else Gatherer(self.store, settings, self.large.commit)
+        )
         self._places: Recent[tuple[str, str, str], tuple[float, Place]] = Recent(_PLACES)
         self._inline = is_local(read_mounts(settings.root))
         self.refusal: str | None = None
@@ -115,11 +117,7 @@ class AnnotationService:
         """Carry out an order that edits a file of `size` bytes; raises the error that it ended with."""
         if self.refusal is not None:
             raise WritesRefused(f"This server takes no edits because {self.refusal}.")
-        answer: Answer
-        if order.size > self.settings.large_body or size > self.settings.annotation_memory:
-            answer = await self.large.call(commit_large, order)
-        else:
-            answer = await self._committer.submit(order)
+        answer = await self._committer.submit(replace(order, stored=size))
         if isinstance(answer, PrecomputedError):
             raise answer
         return answer

@@ -26,6 +26,7 @@ from annotation_store import upkeep
 from annotation_store.orders import Answer, Order, answer_from_json, answer_to_json, order_from_json, order_to_json
 from annotation_store.store import AnnotationStore
 from annotation_store.web_commit import Gatherer
+from annotation_store.web_large import LargeProcess
 from precomputed_server.errors import Busy, PrecomputedError
 from precomputed_server.local_state import state_of
 from precomputed_server.settings import Settings
@@ -103,15 +104,17 @@ async def run_writer(settings: Settings, is_wanted: Callable[[], bool]) -> None:
     Raises InvalidInput when the state directory cannot be used.
     """
     store = AnnotationStore.of(settings)
+    large = LargeProcess(settings)
     looking_after = asyncio.create_task(_look_after(store, settings))
     try:
-        await WriterServer(Gatherer(store, settings.write_threads)).serve(
+        await WriterServer(Gatherer(store, settings, large.commit)).serve(
             state_of(settings.state, settings.root), is_wanted
         )
     finally:
         looking_after.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await looking_after
+        await asyncio.to_thread(large.close)
 
 
 async def _look_after(store: AnnotationStore, settings: Settings) -> None:

@@ -39,9 +39,13 @@ class Head:
     holds: Members | None = None
 
 
-def holds_of(base: str | None, missing: Sequence[str], differing: Sequence[Item]) -> Members:
-    """What a page holds after its save: the stored file without `missing` and with `differing`, instead of `base`."""
+def holds_of(base: str | None, nothing: bool, missing: Sequence[str], differing: Sequence[Item]) -> Members:
+    """What a page holds after its save, instead of `base`: the stored file without `missing` and with `differing`.
+
+    With `nothing`, `differing` is all that it holds.
+    """
     members: Members = {} if base is None else {"base": base}
+    members |= {"nothing": True} if nothing else {}
     members |= {"missing": missing} if missing else {}
     return members | ({"differing": differing} if differing else {})
 

@@ -1,0 +1,279 @@
+"""The power goes at any moment: what was acknowledged is on disk, whatever of the rest is there, torn or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import random
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from annotation_store import block
+from annotation_store.block import LockedBlock
+from annotation_store.edits import ChangeFields, DeleteOne, PutOne, ReplaceAll
+from annotation_store.history.log import BlockLog
+from annotation_store.model import Item
+from annotation_store.orders import Order, Part, Restore, Save, Wish
+from annotation_store.upkeep import BlockOf, verify_block
+from precomputed_server import files
+from precomputed_server.errors import NotFound, PrecomputedError
+from precomputed_server.writing import Replacement
+from tests.annotation_store.power import Acknowledged, Cut, Disk, Event, Names, Recorder, Synced, Written
+from tests.annotation_store.support import BLOCK, Editor, Place, by_id, check_log, some
+from tests.data import point
+
+LEAVES = ("fibers", "centroids", "z-0020")
+SEGMENT_BYTES = 2500
+"""So small that a new segment is begun every few edits."""
+OTHERS = 900
+"""Ids from here on are those of what is added after a crash."""
+
+State = dict[str, dict[str, Item]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One edit: what the leaves may hold while it is under way, what they hold once it is done, and their versions."""
+
+    meanwhile: tuple[State, ...]
+    after: State
+    versions: Mapping[str, int]
+    parked: frozenset[str]
+
+
+@dataclass
+class Life:
+    """A store that is edited in every way there is while everything it does to its files is written down."""
+
+    place: Place
+    dice: random.Random
+    recorder: Recorder
+    steps: list[Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.editor = Editor(self.place)
+        self.held: dict[str, list[Item]] = {leaf: [] for leaf in LEAVES}
+        self.parked: set[str] = set()
+        self.number = 0
+        self.finish(())
+
+    def live(self, steps: int) -> None:
+        """Edit."""
+        kinds: list[Callable[[str], None]] = [
+            *(self.add, self.change, self.delete, self.save, self.save, self.wipe, self.batch, self.restore),
+            *(self.replace, self.nothing, self.external, self.external_edited, self.removed_by_others, self.restart),
+        ]
+        for leaf in (*LEAVES, *LEAVES):
+            self.add(leaf)
+        while len(self.steps) < steps:
+            for kind in kinds:
+                kind(self.dice.choice(LEAVES))
+
+    def finish(self, meanwhile: tuple[State, ...]) -> None:
+        """Note what there is, and that somebody was told of it."""
+        versions = {leaf: self.editor.version(leaf) for leaf in LEAVES}
+        self.steps.append(Step(meanwhile, state_of(self.place), versions, frozenset(self.parked)))
+        self.recorder.acknowledge(len(self.steps) - 1)
+
+    def edit(self, wish: Wish, leaf: str, *meanwhile: State) -> None:
+        """Make one edit; `meanwhile` is what leaves may hold before it is done, besides what they held before that."""
+        outcome = self.editor.commit(wish, leaf=leaf)
+        if outcome.parked is not None:
+            self.parked.add(outcome.parked)
+        self.finish(meanwhile)
+
+    def new(self) -> Item:
+        """An annotation that nobody has seen, some of them longer than a sector."""
+        self.number += 1
+        text = "x" * self.dice.choice((0, 20, 1500))
+        return point(self.number, self.number + 0.5, 2, 20.25, description=text)
+
+    def one_of(self, leaf: str) -> Item:
+        """An annotation of the leaf, one that is made for it if need be."""
+        if not self.place.stored(leaf):
+            self.add(leaf)
+        return self.dice.choice(list(self.place.stored(leaf).values()))
+
+    def add(self, leaf: str) -> None:
+        self.edit(PutOne(self.new()), leaf)
+
+    def change(self, leaf: str) -> None:
+        id = self.one_of(leaf)["id"]
+        self.edit(ChangeFields(id, {"visited": True, "note": secrets.token_hex(4)}), leaf)
+
+    def delete(self, leaf: str) -> None:
+        self.edit(DeleteOne(self.one_of(leaf)["id"]), leaf)
+
+    def replace(self, leaf: str) -> None:
+        """Save the whole leaf with If-Match."""
+        kept = [*self.place.stored(leaf).values()][1:]
+        self.edit(ReplaceAll(by_id([*kept, self.new(), self.new()])), leaf)
+
+    def save(self, leaf: str) -> None:
+        """Save a page that holds what it saved last."""
+        self.held[leaf] = [*self.held[leaf], self.new()]
+        self.edit(Save(by_id(self.held[leaf])), leaf)
+
+    def wipe(self, leaf: str) -> None:
+        """Save nothing at all, where there are several: it is parked."""
+        self.save(leaf)
+        self.save(leaf)
+        self.held[leaf] = []
+        self.edit(Save({}), leaf)
+
+    def restore(self, leaf: str) -> None:
+        version = self.dice.randint(1, self.editor.version(leaf))
+        self.edit(Restore(version, None, None), leaf)
+
+    def batch(self, _: str) -> None:
+        """Edit two leaves at one stroke."""
+        parts = tuple(Part(leaf, "patch", change=PutOne(self.new())) for leaf in LEAVES[:2])
+        directory = self.editor.store.locate("brain", BLOCK, LEAVES[0]).directory
+        ended = self.editor.store.commit([Order(directory, parts, "somebody", "page", secrets.token_hex(16))])[0]
+        assert not isinstance(ended, PrecomputedError)
+        self.finish(())
+
+    def nothing(self, leaf: str) -> None:
+        """Ask for what is so already."""
+        self.edit(PutOne(self.one_of(leaf)), leaf)
+
+    def restart(self, leaf: str) -> None:
+        self.editor.restart()
+        self.add(leaf)
+
+    def external(self, leaf: str) -> None:
+        """Another tool writes the file, and syncs nothing; then somebody asks for what is so already."""
+        item = self.one_of(leaf)
+        self.edit(PutOne(item), leaf, *self.other_tool_writes(leaf))
+
+    def external_edited(self, leaf: str) -> None:
+        """The same, and then somebody edits it."""
+        item = self.new()
+        self.edit(PutOne(item), leaf, *self.other_tool_writes(leaf))
+
+    def other_tool_writes(self, leaf: str) -> tuple[State, State]:
+        """Write a file in place, without a sync; returns what there may be of it: a file of no bytes is empty."""
+        written = [*self.place.stored(leaf).values(), self.new()]
+        with opened(self.place.block) as directory:
+            file = os.open(f"{leaf}.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666, dir_fd=directory)
+            os.write(file, json.dumps(written, indent=1).encode())
+            os.close(file)
+        now = state_of(self.place)
+        return {**now, leaf: {}}, now
+
+    def removed_by_others(self, leaf: str) -> None:
+        """Another tool removes a file that has several versions; a page that holds nothing of it saves nothing."""
+        with opened(self.place.block) as directory:
+            os.unlink(f"{leaf}.json", dir_fd=directory)
+        self.held[leaf] = []
+        self.edit(Save({}), leaf)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A directory's descriptor."""
+    descriptor = os.open(path, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def state_of(place: Place) -> State:
+    """What every leaf holds."""
+    return {leaf: place.stored(leaf) for leaf in LEAVES}
+
+
+def lived(place: Place, steps: int, seed: int = 0) -> Life:
+    """A store after that many steps, and the record of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        recorder = Recorder(place.block.parent, patch)
+        patch.setattr(block, "BlockLog", functools.partial(BlockLog, segment_bytes=SEGMENT_BYTES))
+        life = Life(place, random.Random(seed), recorder)
+        life.live(steps)
+        life.editor.close()
+    return life
+
+
+def crashed(life: Life, count: int, directory: Path, seed: int = 0) -> Iterator[tuple[int, Place]]:
+    """That many images of what the power leaves at random moments, with the number of the step acknowledged last."""
+    dice = random.Random(seed)
+    moments = sorted(dice.randrange(len(life.recorder.events) + 1) for _ in range(count))
+    disk, done, step = life.recorder.disk, 0, 0
+    for number, moment in enumerate(moments):
+        for event in life.recorder.events[done:moment]:
+            disk.follow(event)
+            step = event.number if isinstance(event, Acknowledged) else step
+        done = moment
+        place = Place(directory / str(number) / "data")
+        (place.root / "brain").mkdir(parents=True)
+        disk.crash(place.block.parent, dice)
+        yield step, place
+        shutil.rmtree(directory / str(number))
+
+
+def check_image(life: Life, step: int, place: Place) -> None:
+    """Assert that a store on the image has all that was acknowledged, and goes on."""
+    told = life.steps[step]
+    following = life.steps[step + 1 : step + 2]
+    allowed = [told.after, *(state for later in following for state in (*later.meanwhile, later.after))]
+    editor = Editor(place)
+    for number, leaf in enumerate(LEAVES):
+        if told.versions[leaf]:
+            assert seen(editor, leaf) in [state[leaf] for state in allowed], f"a reader of {leaf}"
+        outcome = editor.put(some(1, first=OTHERS + number)[0], leaf=leaf)
+        assert outcome.version > told.versions[leaf]
+    kept = {leaf: without_others(place.stored(leaf)) for leaf in LEAVES}
+    assert kept in allowed, differences(kept, told.after)
+    check_log(place)
+    assert verify_block(editor.store, BlockOf(BLOCK, f"brain/annotations/{BLOCK}")) == []
+    logged = b"".join(path.read_bytes() for path in place.history.glob("log-*.jsonl"))
+    assert all(f'"parked":"{id}"'.encode() in logged for id in told.parked)
+    assert place.left_behind() == []
+    editor.close()
+
+
+def differences(kept: State, wanted: State) -> list[tuple[str, str]]:
+    """The leaves and ids that are not what they should be."""
+    pairs = [(leaf, id) for leaf in LEAVES for id in {*kept[leaf], *wanted[leaf]}]
+    return [(leaf, id) for leaf, id in pairs if kept[leaf].get(id) != wanted[leaf].get(id)]
+
+
+def seen(editor: Editor, leaf: str) -> dict[str, Item]:
+    """What a reader is answered before anybody edits."""
+    try:
+        return by_id(json.loads(editor.seen(leaf)))
+    except NotFound:
+        return {}
+
+
+def without_others(items: dict[str, Item]) -> dict[str, Item]:
+    """Without what was added after the crash."""
+    others = {item["id"] for item in some(len(LEAVES), first=OTHERS)}
+    return {id: item for id, item in items.items() if id not in others}
+
+
+@pytest.fixture
+def quick_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are checked without waiting for a disk."""
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda _: None)
+
+
+@pytest.mark.usefixtures("quick_syncs")
+@pytest.mark.parametrize("images", [1000, pytest.param(5000, marks=pytest.mark.nightly)])
+def test_whatever_the_power_leaves_holds_what_was_acknowledged(place: Place, tmp_path: Path, images: int) -> None:
+    life = lived(place, 70)
+    kinds = {type(event) for event in life.recorder.events}
+    assert kinds == {Names, Written, Cut, Synced, Acknowledged}
+    assert len(list(place.history.glob("log-*.jsonl"))) > 3
+    assert life.parked
+    for step, image in crashed(life, images, tmp_path):
+        check_image(life, step, image)
