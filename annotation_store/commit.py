@@ -14,6 +14,7 @@ from annotation_store.history.records import (
     EditRecord,
     Head,
     NoteRecord,
+    OrderRecord,
     ParkedRecord,
     Record,
     ResolvedRecord,
@@ -163,7 +164,8 @@ class Group:
 
     def _parts(self, order: Order) -> Ended:
         ended = Ended([])
-        head = Head(self._block.log.time(), order.author, order.session, order.op, order.key, order.request)
+        log = self._block.log
+        head = Head(log.time(), order.author, order.session, order.op, order.key, order.request, None, log.clock())
         for part in order.parts:
             working = self._at_work(part.leaf)
             if part.if_match is not None:
@@ -176,6 +178,8 @@ class Group:
             else:
                 change = self._restored(part, wish) if isinstance(wish, Restore) else wish
                 outcome = self._edit(part, head, working, change.edits(working.items))
+                if isinstance(change, RestoreTo) and outcome.edits:
+                    self._reorder(change, head, working, outcome)
                 if outcome.edits and outcome.id is not None:
                     self._set.append((working, order.arrived, {outcome.id: _WHOLE}))
             ended.outcomes.append(outcome)
@@ -195,6 +199,12 @@ class Group:
         working.apply(edits)
         id = edits[0].id if len(edits) == 1 else part.id
         return Outcome(part.leaf, len(edits), working.version, None, "applied", None, id)
+
+    def _reorder(self, change: RestoreTo, head: Head, working: Working, outcome: Outcome) -> None:
+        """Let a whole leaf that is restored be the same bytes again."""
+        if change.id is None and list(working.items) != list(change.items):
+            working.reorder(change.items)
+            self._records.append(OrderRecord(outcome.leaf, outcome.version, head, tuple(change.items)))
 
     def _save(self, order: Order, part: Part, save: Save, head: Head, working: Working) -> Outcome:
         path = order.location(part).path

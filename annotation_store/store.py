@@ -102,7 +102,17 @@ class AnnotationStore(AnnotationReader):
         for part in order.parts:
             if part.kind == "put" and part.if_match is None:
                 place = order.location(part).path
-                self.journal.note_save(order.session, place, number=order.op, etag=None, outcome="unchanged")
+                held = self.journal.page(order.session, place).shadows
+                nothing = next((shadow.number for shadow in held if shadow.etag is None and not shadow.differing), None)
+                self.journal.note_save(
+                    order.session,
+                    place,
+                    outcome="unchanged",
+                    replaces=nothing,
+                    number=order.op,
+                    etag=None,
+                    arrived=order.arrived,
+                )
 
     def _known(self, directory: str) -> Callable[[str], Content | None]:
         return lambda leaf: self._memory.leaf(Location(directory, leaf).path).content

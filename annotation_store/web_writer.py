@@ -27,7 +27,7 @@ from annotation_store.orders import Answer, Order, answer_from_json, answer_to_j
 from annotation_store.store import AnnotationStore
 from annotation_store.web_commit import Gatherer
 from annotation_store.web_large import LargeProcess
-from precomputed_server.errors import Busy, PrecomputedError
+from precomputed_server.errors import Busy, Defect, PrecomputedError
 from precomputed_server.local_state import state_of
 from precomputed_server.settings import Settings
 
@@ -265,7 +265,7 @@ class WriterClient:
         if ended is None or ended.done():
             return
         if "failed" in members["answer"]:
-            ended.set_exception(RuntimeError("the writer failed; its log says why"))
+            ended.set_result(Defect("The server failed; its log says why."))
         else:
             ended.set_result(answer_from_json(members["answer"]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from annotation_store.edits import Edit
@@ -41,6 +41,12 @@ class Working:
                 self.lines[edit.id] = None
         self.version += 1
         self.changed = True
+
+    def reorder(self, ids: Iterable[str]) -> None:
+        """Put the annotations, all of which `ids` names, into that order."""
+        order = list(ids)
+        self.items = {id: self.items[id] for id in order}
+        self.lines = {id: self.lines[id] for id in order}
 
     def copied(self) -> Working:
         """The same, for going back to."""

@@ -22,6 +22,7 @@
     ├── WritesRefused             this server or this mount takes no writes
     │   └── NotPermitted          this user may not write there
     ├── StorageFull               no space, inodes or quota left
+    ├── Defect                    this program failed; its log says why
     └── Busy                      try again after `retry_after` seconds
 
 The web layer maps each class to one HTTP status (`web/respond.py`), the command line to an exit code
@@ -129,6 +130,10 @@ class NotPermitted(WritesRefused):
 
 class StorageFull(PrecomputedError):
     """No space, inodes or quota left."""
+
+
+class Defect(PrecomputedError):
+    """This program failed; its log says why."""
 
 
 class Busy(PrecomputedError):

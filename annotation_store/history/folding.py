@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from annotation_store.history.instants import seconds_of
-from annotation_store.history.records import CONTENT, EDITS, EXTERNAL, PARKED, Members
+from annotation_store.history.records import CONTENT, EDITS, EXTERNAL, ORDER, PARKED, Members
 
 TOGETHER_S = 10.0
 
@@ -58,7 +58,7 @@ def planned(lines: Sequence[Members]) -> Plan:
         operation = members["operation"]
         if operation in EDITS:
             _go_on(leaf, lines, place, runs)
-        elif operation in (CONTENT, EXTERNAL, PARKED):  # a parked body was made from the version that it names
+        elif operation in (CONTENT, EXTERNAL, ORDER, PARKED):  # a parked body was made from the version that it names
             leaf.runs.clear()
     plan = Plan()
     for run in runs:
@@ -89,7 +89,12 @@ def _belongs(run: Run, leaf: _Leaf, lines: Sequence[Members], members: Members) 
         return False
     if lines[run.lines[0]]["operation"] == "add" and run.insertions != leaf.insertions:
         return False  # the order of annotations is that of their additions
-    return seconds_of(members["time"]) - seconds_of(last["time"]) < TOGETHER_S
+    return 0 <= _clock(members) - _clock(last) < TOGETHER_S
+
+
+def _clock(members: Members) -> float:
+    """Seconds since 1970 by the clock of then, which may have gone back."""
+    return seconds_of(str(members.get("clock", members["time"])))
 
 
 def _fold(plan: Plan, run: Run, lines: Sequence[Members]) -> None:

@@ -104,6 +104,11 @@ class BlockLog:
         self._state.time = max(self._state.time, instant_of(self._clock() if now is None else now))
         return self._state.time
 
+    def clock(self) -> str | None:
+        """What the clock says where that is before the time of a record that is made now."""
+        now = instant_of(self._clock())
+        return now if now < self._state.time else None
+
     def done(self, op: str) -> Done | None:
         """What the request of that operation id came to, None when it is not among the last ones."""
         found = self._state.operations.get(op)

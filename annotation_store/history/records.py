@@ -15,6 +15,7 @@ EXTERNAL = "external"
 PARKED = "parked"
 RESOLVED = "resolved"
 NOTED = "noted"
+ORDER = "order"
 CONTENT = "content"
 SEGMENT = "segment"
 COMPACTED = "compacted"
@@ -27,7 +28,8 @@ class Head:
     """When and by whom something was asked for.
 
     `op` tells the request from every other one; `key` and `request` are its Idempotency-Key and a digest of it. `holds`
-    says, in the first record of a whole-file save, what its page holds since (see holds_of).
+    says, in the first record of a whole-file save, what its page holds since (see holds_of). `clock` is what the clock
+    said where that was before `time`, which never goes back.
     """
 
     time: str
@@ -37,6 +39,7 @@ class Head:
     key: str | None = None
     request: str | None = None
     holds: Members | None = None
+    clock: str | None = None
 
 
 def holds_of(base: str | None, nothing: bool, missing: Sequence[str], differing: Sequence[Item]) -> Members:
@@ -111,7 +114,17 @@ class NoteRecord:
     head: Head
 
 
-Record = EditRecord | ExternalRecord | ParkedRecord | ResolvedRecord | NoteRecord
+@dataclass(frozen=True)
+class OrderRecord:
+    """After the restorations of its group the annotations stand in the order of `ids`, as they did then."""
+
+    leaf: str
+    version: int
+    head: Head
+    ids: tuple[str, ...]
+
+
+Record = EditRecord | ExternalRecord | ParkedRecord | ResolvedRecord | NoteRecord | OrderRecord
 
 
 @dataclass(frozen=True)
@@ -142,6 +155,8 @@ def members_of(record: Record) -> Members:
             "missing": record.missing,
             "differing": record.differing,
         }
+    elif isinstance(record, OrderRecord):
+        members["ids"] = record.ids
     elif isinstance(record, ResolvedRecord):
         members |= {"parked": record.parked, "how": record.how}
     return members
@@ -157,6 +172,7 @@ def head_of(members: Mapping[str, Any]) -> Head:
         members.get("key"),
         members.get("request"),
         members.get("holds"),
+        members.get("clock"),
     )
 
 
@@ -184,6 +200,7 @@ _OPERATIONS: Mapping[type[Record], str] = {
     ParkedRecord: PARKED,
     ResolvedRecord: RESOLVED,
     NoteRecord: NOTED,
+    OrderRecord: ORDER,
 }
 
 
@@ -205,4 +222,6 @@ def _head(record: Record, operation: str) -> Members:
         members["request"] = head.request
     if head.holds is not None:
         members["holds"] = head.holds
+    if head.clock is not None:
+        members["clock"] = head.clock
     return members

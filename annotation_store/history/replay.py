@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from annotation_store.history.delta import patched
 from annotation_store.history.lines import Group
-from annotation_store.history.records import CONTENT, EDITS, EXTERNAL, Members
+from annotation_store.history.records import CONTENT, EDITS, EXTERNAL, ORDER, Members
 from annotation_store.model import Item, Items, parse_stored, serialize
 
 
@@ -36,6 +36,9 @@ class Replay:
             self._begin({item["id"]: item for item in members["items"]})
         elif operation == EXTERNAL:
             self._external(members)
+        elif operation == ORDER:
+            first = {id: self.items[id] for id in members["ids"] if id in self.items}
+            self.items = first | self.items
         elif operation in EDITS:
             self.text, self.exists, self._old_external = None, True, False
             with contextlib.suppress(KeyError, TypeError, IndexError):

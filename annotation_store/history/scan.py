@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from annotation_store.history.lines import Group
-from annotation_store.history.records import CONTENT, EDITS, EXTERNAL, Members
+from annotation_store.history.records import CONTENT, EDITS, EXTERNAL, ORDER, Members
 from annotation_store.history.replay import Replay
 from annotation_store.history.segments import Segment
 from annotation_store.model import Items, serialize
@@ -149,7 +149,7 @@ def _contents_and_edits(group: Group, leaf: str) -> Iterator[Members]:
     return (members for members in of_leaf(group, leaf) if members["operation"] in _CONTENTS_AND_EDITS)
 
 
-_CONTENTS_AND_EDITS = MAKES_VERSION | {CONTENT}
+_CONTENTS_AND_EDITS = MAKES_VERSION | {CONTENT, ORDER}
 
 
 def _shorten(found: deque[Held]) -> None:

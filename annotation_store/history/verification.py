@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from annotation_store.history.lines import Line, opened, opened_old, whole_lines
-from annotation_store.history.records import COMPACTED, CONTENT, EDITS, EXTERNAL, SEGMENT, Members
+from annotation_store.history.records import COMPACTED, CONTENT, EDITS, EXTERNAL, ORDER, SEGMENT, Members
 from annotation_store.history.replay import Replay, file_hash
 from annotation_store.history.segments import OLD, Segment, numbers, read_segment
 from annotation_store.model import serialize
@@ -160,6 +160,8 @@ class _Check:
             elif members["operation"] in EDITS or members["operation"] == EXTERNAL:
                 made.add(leaf)
                 self._edit(members, begun.get(leaf, 0))
+            elif members["operation"] == ORDER:
+                self._replays.setdefault(leaf, Replay()).apply(members)
         for leaf in sorted(made - files.keys()) if not self._compacted else ():
             self._say(f"a group does not say what becomes of the file of {leaf}.", leaf=leaf)
         for leaf, file in files.items():

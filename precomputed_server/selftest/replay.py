@@ -239,6 +239,8 @@ def _carry_out_one(result: Replay, record: Item, where: str) -> None:
         replayed.items = items
     elif operation == "external":
         _carry_out_external(replayed, record)
+    elif operation == "order":
+        replayed.items = {id: replayed.items[id] for id in record["ids"]}
     elif _makes_version(record):
         replayed.edit(record["id"], _after(replayed, record))
 

@@ -33,6 +33,7 @@ STATUS: Mapping[type[PrecomputedError], int] = {
     errors.NotPermitted: 403,
     errors.StorageFull: 507,
     errors.Busy: 503,
+    errors.Defect: 500,
 }
 """Which status each error of the project is."""
 

@@ -189,6 +189,8 @@ class Replayed:
             _replay(self.leaves.setdefault(leaf, {}), record)
             self.raw[leaf] = "text" in record
             assert record["version"] >= self.versions.get(leaf, 0), "a version went back"
+        elif record["operation"] == "order":
+            self.leaves[leaf] = {id: self.leaves[leaf][id] for id in record["ids"]}
         for name, file in record.get("files", {}).items():
             if name in self.hashes:
                 assert file["before"] == self.hashes[name], "a version begins where none ended"

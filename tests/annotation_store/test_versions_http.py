@@ -130,6 +130,19 @@ async def test_a_leaf_is_restored_by_an_edit_like_any_other(connect: Connect, pl
     check_log(place)
 
 
+async def test_a_restored_leaf_is_the_same_bytes(connect: Connect, place: Place) -> None:
+    client = await connect()
+    await replace(client, [A, B, C])
+    before = place.file().read_bytes()
+    await client.delete(f"{URL}?id={A['id']}")
+    await client.patch(f"{URL}?id={C['id']}", json=C | {"description": "other"})
+    await client.post(f"{LEAF}/restore", json={"version": 1})
+    assert place.file().read_bytes() == before
+    check_log(place)
+    await client.delete(f"{URL}?id={B['id']}")
+    assert await (await client.get(f"{URL}?version=4")).read() == before
+
+
 async def test_one_annotation_is_restored(connect: Connect, place: Place) -> None:
     client = await connect()
     await replace(client, [A, B])
