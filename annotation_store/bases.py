@@ -111,8 +111,8 @@ def choose(body: Body, page: Page) -> Choice:
     """
     candidates = _eligible(page)
     if not candidates or _is_news(body, candidates, page):
-        empty = next((candidate.number for candidate in candidates if not candidate.items), None)
-        return Choice(body.explained_by(_NOTHING), empty)
+        held = next((candidate for candidate in candidates if page.prefixed or not candidate.items), None)
+        return Choice(body.explained_by(_NOTHING), None if held is None else held.number)
     explanations = [body.explained_by(candidate) for candidate in candidates]
     impossible = _Impossible(body, explanations)
     ranks = [(impossible.edits(found), body.removals(found), found.edits) for found in explanations]
@@ -127,6 +127,7 @@ def choose(body: Body, page: Page) -> Choice:
     if best[1]:
         # Pages of one key that hold different annotations: which of them removed its own cannot be known.
         others = any(found.removed != chosen.removed for found in likeliest)
+        others = others or (not body.sent and newest.removed != chosen.removed)
         return Choice(chosen, base, chosen.removed[0] if others else None)
     if not chosen.edits and newest.only_changes_one and not ranks[0][0]:
         # True, false, true: that the key has held a body before is no reason to pass it over.

@@ -87,9 +87,12 @@ def locked(tree: Tree, location: Location, state: LogState, timeout: float, know
     with contextlib.ExitStack() as stack:
         directory = tree.open_directory(location.directory, create=True)
         stack.callback(os.close, directory)
-        history = tree.open_directory(location.history, create=True)
+        lock = tree.open_directory(location.history, create=True)
+        stack.callback(os.close, lock)
+        stack.enter_context(exclusive_lock(lock, LOCK, timeout))
+        # Anew once the lock is held: a network file system looks again for what another host has made meanwhile.
+        history = tree.open_directory(location.history)
         stack.callback(os.close, history)
-        stack.enter_context(exclusive_lock(history, LOCK, timeout))
         log = stack.enter_context(contextlib.closing(BlockLog(history, state)))
         log.refresh(repair=True)
         yield LockedBlock(directory, history, log, known)

@@ -226,6 +226,7 @@ class Disk:
     def __init__(self) -> None:
         self.files: dict[int, File] = {}
         self.directories: dict[int, Directory] = {}
+        self.damaged: Damage = cut_or_zero
 
     def follow(self, event: Event) -> None:
         """Take the next event."""
@@ -256,7 +257,7 @@ class Disk:
     def _write(self, node: int, path: Path, survives: Survives, dice: random.Random) -> None:
         if node in self.files:
             file = self.files[node]
-            path.write_bytes(_after(file.durable, list(_surviving(file.pending, survives, dice, _damaged))))
+            path.write_bytes(_after(file.durable, list(_surviving(file.pending, survives, dice, self.damaged))))
             return
         path.mkdir()
         directory = self.directories[node]
@@ -277,19 +278,29 @@ def _surviving(
         yield from (damaged(change, dice) for change in pending if dice.random() < 0.6)
 
 
-def _damaged(change: Written | Cut, dice: random.Random) -> Written | Cut:
-    """A write of which only a part came to the disk: its beginning, its length, or some of its sectors."""
+def cut_or_zero(change: Written | Cut, dice: random.Random) -> Written | Cut:
+    """A write of which only the beginning, or only the length, came to the disk."""
     if isinstance(change, Cut):
         return change
     data, wish = change.data, dice.random()
-    if wish < 0.3:
+    if wish < 0.4:
         data = data[: dice.randint(0, len(data))]
-    elif wish < 0.5:
+    elif wish < 0.6:
         data = bytes(len(data))
-    elif wish < 0.7:
-        sectors = [data[start : start + SECTOR] for start in range(0, len(data), SECTOR)]
-        data = b"".join(sector if dice.random() < 0.5 else bytes(len(sector)) for sector in sectors)
     return Written(change.node, change.offset, data)
+
+
+def in_sectors(change: Written | Cut, dice: random.Random) -> Written | Cut:
+    """A write of which only some sectors came to the disk."""
+    if isinstance(change, Cut):
+        return change
+    data = change.data
+    sectors = [data[start : start + SECTOR] for start in range(0, len(data), SECTOR)]
+    data = b"".join(sector if dice.random() < 0.5 else bytes(len(sector)) for sector in sectors)
+    return Written(change.node, change.offset, data)
+
+
+Damage = Callable[[Written | Cut, random.Random], Written | Cut]
 
 
 def _after(data: bytes, changes: Sequence[Written | Cut]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -26,7 +27,7 @@ from annotation_store.upkeep import BlockOf, verify_block
 from precomputed_server import writing
 from precomputed_server.errors import NotFound, PrecomputedError
 from precomputed_server.writing import Replacement
-from tests.annotation_store.power import Acknowledged, Cut, Names, Recorder, Synced, Written
+from tests.annotation_store.power import Acknowledged, Cut, Names, Recorder, Synced, Written, in_sectors
 from tests.annotation_store.support import BLOCK, Editor, Place, by_id, check_log, some
 from tests.data import point
 
@@ -292,6 +293,38 @@ def test_the_power_may_go_again_while_the_store_recovers(place: Place, tmp_path:
             check_image(life, step, twice)
             again += 1
     assert again == 450
+
+
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+def killed(_: int) -> None:
+    """A process that is killed before its log is synced."""
+    raise KilledError
+
+
+@pytest.mark.usefixtures("quick_syncs")
+def test_what_a_killed_process_wrote_is_synced_before_its_successor_says_that_it_is_done(
+    place: Place, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        life = Life(place, random.Random(3), Recorder(place.block.parent, patch))
+        life.add("fibers")
+        part = Part("fibers", "patch", change=PutOne(life.new()))
+        order = Order(f"brain/annotations/{BLOCK}", (part,), "somebody", "page", secrets.token_hex(16))
+        with pytest.MonkeyPatch.context() as kill, pytest.raises(KilledError):
+            kill.setattr(os, "fdatasync", killed)
+            life.editor.store.commit([order])
+        life.editor.restart()
+        ended = life.editor.store.commit([dataclasses.replace(order, repeated=True)])[0]
+        assert not isinstance(ended, PrecomputedError)
+        assert ended[0].edits == 1
+        life.finish(())
+    assert len(life.steps[-1].after["fibers"]) == 2
+    life.recorder.disk.damaged = in_sectors
+    for step, image in crashed(life, 200, tmp_path):
+        check_image(life, step, image)
 
 
 class Without:

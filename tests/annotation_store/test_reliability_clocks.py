@@ -9,6 +9,7 @@ import random
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -105,10 +106,37 @@ async def test_a_change_of_the_same_size_is_a_version_for_the_next_edit(
     check_log(place)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_times_that_are_rounded_hide_no_change(
+    editor: Editor, place: Place, monkeypatch: pytest.MonkeyPatch, way: Way
+) -> None:
+    """Two changes within one tick of a file system's clock look alike to whoever asks for its times only."""
+    fstat, tick_ns = os.fstat, 40_000_000
+
+    def rounded(descriptor: int) -> SimpleNamespace:
+        found = fstat(descriptor)
+        members = {name: getattr(found, name) for name in dir(found) if name.startswith("st_")}
+        for name in ("st_mtime_ns", "st_ctime_ns"):
+            members[name] -= members[name] % tick_ns
+        return SimpleNamespace(**members | {"st_ino": 1})
+
+    editor.replace(numbered(0))
+    location = editor.store.locate("brain", BLOCK, "fibers")
+    monkeypatch.setattr(os, "fstat", rounded)
+    deadline, number = time.monotonic() + 0.5, 0
+    while time.monotonic() < deadline:
+        number += 1
+        change_outside(place.file(), written(numbered(number % 1000)), "as it comes", way)
+        found = editor.store.load(location)
+        assert found is not None
+        assert found.data == written(numbered(number % 1000)), f"change {number} was not noticed"
+    assert number > CHANGES
+
+
 def times_of(place: Place) -> list[str]:
-    """The times of the log's lines, in their order."""
+    """The times of the log's edits, in their order."""
     lines = [line for path in sorted(place.history.glob("log-*.jsonl")) for line in path.read_bytes().splitlines()]
-    return [json.loads(line)["time"] for line in lines]
+    return [record["time"] for record in map(json.loads, lines) if "leaf" in record]
 
 
 class Watched:
