@@ -146,9 +146,13 @@ def _stored_explanation(body: Body, page: Page) -> Explanation | None:
     """The newest stored version that explains the body by one addition or change, where the page's shadows take more.
 
     A person makes one edit a save: what others have set is then no edit of this page, which must have read it where
-    this host was not told: from another server, or when the journal was full.
+    this host was not told: from another server, or when the journal was full. So only what is newer than all that is
+    known of the page counts.
     """
+    newest = max(candidate.time for candidate in page.candidates)
     for candidate in page.stored_candidates:
+        if candidate.time <= newest:
+            break
         found = body.explained_by(candidate)
         if found.edits <= 1 and not found.removed:
             return found

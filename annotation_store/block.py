@@ -21,6 +21,10 @@ from precomputed_server.writing import Replacement, exclusive_lock, remove_tempo
 LOCK = "lock"
 
 
+class ChangedMeanwhile(Exception):
+    """Another tool has written a leaf since it was read under the lock: everything is to be done anew."""
+
+
 class LockedBlock:
     """The block of the open `directory`, whose lock is held; `history` is its open history directory."""
 
@@ -52,6 +56,8 @@ class LockedBlock:
                 replacement = Replacement(self._directory, leaf.name, changed[name].data or b"")
                 stack.callback(replacement.discard)
                 replacements.append((replacement, leaf.name, changed[name].hash))
+            if not all(leaf.is_as_read() for leaf in leaves.values()):
+                raise ChangedMeanwhile
             self.log.append(records, files, {name: leaf.content.items for name, leaf in leaves.items()})
             self._rename(replacements)
             stack.pop_all()

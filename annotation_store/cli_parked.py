@@ -113,7 +113,7 @@ def _decide_refused(dataset: Path, found: Refused, how: str) -> None:
             directory = store.blocks(found.dataset, bounds).directory(row["block"])
             location = store.locate(found.dataset, directory, row["leaf"])
             part = Part(location.leaf, "put", body=body)
-            order = Order(location.directory, (part,), "parked", row["session"], secrets.token_hex(16))
+            order = Order(location.directory, (part,), "parked", f"refused {id}", secrets.token_hex(16))
             outcome = _committed(store, order)
         click.echo(f"{row['block']}/{row['leaf']}: {outcome.said}, version {outcome.version}.")
     found.saves.discard(id)

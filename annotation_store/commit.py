@@ -85,6 +85,7 @@ class Group:
         self._saves: list[Noted] = []
         self._set: list[tuple[Working, int, Mapping[str, frozenset[str]]]] = []
         self._keys: dict[str, tuple[str | None, Ended]] = {}
+        self._ops: dict[str, Ended] = {}
 
     def recover_journal(self) -> None:
         """Note the saves of the newest group that were committed, but not noted because their process ended."""
@@ -124,6 +125,8 @@ class Group:
         return [self._answer(ends[number]) for number in range(len(orders))]
 
     def _order(self, order: Order) -> Ended:
+        if order.op in self._ops:
+            return self._ops[order.op]
         if order.key is not None and order.key in self._keys:
             request, known = self._keys[order.key]
             check_same_request(order, request)
@@ -133,6 +136,7 @@ class Group:
             ended = self._all_or_nothing(order) if len(order.parts) > 1 else self._parts(order)
         if order.key is not None:
             self._keys[order.key] = order.request, ended
+        self._ops[order.op] = ended
         return ended
 
     def _done_before(self, order: Order) -> Ended | None:

@@ -108,7 +108,12 @@ class LockedLeaf:
         self._known = known(leaf)
         self.content, self.version = self._recovered()
 
+    def is_as_read(self) -> bool:
+        """Whether nobody has written the file since it was read."""
+        return _state(self._directory, self.name) == self._state
+
     def _recovered(self) -> tuple[Content, int]:
+        self._state = _state(self._directory, self.name)
         data = _read(self._directory, self.name)
         known = self._known if self._known is not None and self._known.data == data else None
         found = digest(data) if known is None else known.hash
@@ -159,6 +164,7 @@ class LockedLeaf:
         if data is None:  # another tool had deleted the file before a damaged one came
             os.unlink(self.name, dir_fd=self._directory)
             os.fsync(self._directory)
+            self._state = None
         else:
             self._replace(content)
         return content, version
@@ -166,6 +172,16 @@ class LockedLeaf:
     def _replace(self, content: Content) -> None:
         """Write what a crash kept from being written."""
         atomic_write(self._directory, self.name, content.data or b"")
+        self._state = _state(self._directory, self.name)
+
+
+def _state(directory: int, name: str) -> tuple[int, ...] | None:
+    """What tells one state of a file from another, None where there is none."""
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _read(directory: int, name: str) -> bytes | None:

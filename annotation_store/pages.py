@@ -87,10 +87,8 @@ class Pages:
 
     def _of_versions(self, working: Working) -> Iterator[Candidate]:
         """The versions that were stored within the last day, newest first."""
-        now = time.time()
-        content = working.leaf.content
-        yield Candidate(None, now, "stored", content.items)
-        for version in self._versions.recent(working.leaf.leaf_name, instant_of(now - _SHADOWS_LIVE_S)):
+        since = instant_of(time.time() - _SHADOWS_LIVE_S)
+        for version in self._versions.recent(working.leaf.leaf_name, since):
             yield Candidate(None, seconds_of(version.time), "stored", version.items)
 
 

@@ -212,12 +212,16 @@ class RefusedBody:
             yield
         except OSError as error:
             _warn(error)
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
-            for ending in (_DESCRIPTION + TEMPORARY, _DESCRIPTION, _BODY):
-                with contextlib.suppress(OSError):
-                    os.unlink(self._directory / f"{self._id}{ending}")
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Keep nothing of it: its end did not come."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        for ending in (_DESCRIPTION + TEMPORARY, _DESCRIPTION, _BODY):
+            with contextlib.suppress(OSError):
+                os.unlink(self._directory / f"{self._id}{ending}")
 
 
 def _inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -6,11 +6,12 @@ reads what others have appended to the log.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from annotation_store.block import locked
+from annotation_store.block import ChangedMeanwhile, locked
 from annotation_store.blocks import Location, join
 from annotation_store.commit import Group, check_version
 from annotation_store.journal import Journal
@@ -18,7 +19,7 @@ from annotation_store.leaf import Content
 from annotation_store.memory import Memory
 from annotation_store.orders import Answer, Order, Outcome, Resolve, Restore, Save
 from annotation_store.reader import AnnotationReader
-from precomputed_server.errors import NotFound, PrecomputedError
+from precomputed_server.errors import Busy, NotFound, PrecomputedError
 from precomputed_server.files import Tree, typed
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.names import ANNOTATIONS, BLOCK_INFO
@@ -27,6 +28,7 @@ from precomputed_server.settings import Settings
 from precomputed_server.writing import atomic_write
 
 _MEMORY_BYTES = 16 << 20
+_ATTEMPTS = 10
 PAGES, REFUSED = "pages", "refused"
 """Where in the state directory lie what pages hold, and refused saves."""
 
@@ -71,22 +73,28 @@ class AnnotationStore(AnnotationReader):
                         if not isinstance(end, PrecomputedError):
                             self._note_nothing(order)
                     return found
-            place = orders[0].location(orders[0].parts[0])
-            self._edited[place.directory] = None
-            memory = self._memory.block(place.history)
-            with locked(self.tree, place, memory.state, self.lock_timeout, self._known(place.directory)) as block:
-                group = Group(block, place.directory, self._memory, self.journal)
-                if not memory.cleaned:
-                    block.remove_temporaries()
-                    group.recover_journal()
-                    memory.cleaned = True
-                return group.carry_out(orders)
+            for _ in range(_ATTEMPTS):
+                with contextlib.suppress(ChangedMeanwhile):
+                    return self._commit(orders)
+            raise Busy("Another program writes this annotation file all the time; try again.")
         except OSError as error:
             return [typed(error, "The annotation file", writing=True)] * len(orders)
         except PrecomputedError as error:
             return [error] * len(orders)
         finally:
             self._memory.shrink()
+
+    def _commit(self, orders: Sequence[Order]) -> list[Answer]:
+        place = orders[0].location(orders[0].parts[0])
+        self._edited[place.directory] = None
+        memory = self._memory.block(place.history)
+        with locked(self.tree, place, memory.state, self.lock_timeout, self._known(place.directory)) as block:
+            group = Group(block, place.directory, self._memory, self.journal)
+            if not memory.cleaned:
+                block.remove_temporaries()
+                group.recover_journal()
+                memory.cleaned = True
+            return group.carry_out(orders)
 
     def edited(self) -> list[str]:
         """The directories of the blocks that this process has committed edits of."""

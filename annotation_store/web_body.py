@@ -52,18 +52,20 @@ class Share:
 
 
 @contextlib.asynccontextmanager
-async def body_of(request: web.Request, settings: Settings, budget: Budget) -> AsyncIterator[bytes]:
-    """The request's body; raises TooLarge before more than the limit is read, TooSlow, Busy."""
+async def body_of(
+    request: web.Request, settings: Settings, budget: Budget, longest: int | None = None
+) -> AsyncIterator[bytes]:
+    """The request's body; raises TooLarge before more than `longest` bytes, or the setting's, are read, TooSlow, Busy."""
+    bound = settings.max_body if longest is None else min(longest, settings.max_body)
     with budget.hold() as share:
         read = bytearray()
         async for piece in pieces(request, settings.body_timeout):
             # Only what has arrived takes a place: a client that announces much and sends nothing takes none.
             share.grow_to(len(read) + len(piece))
             read += piece
-            if len(read) > settings.max_body:
-                raise TooLarge(
-                    f"The body has more than the {settings.max_body} bytes that one save may have (setting --max-body)."
-                )
+            if len(read) > bound:
+                hint = " (setting --max-body)" if bound == settings.max_body else "; send it in parts"
+                raise TooLarge(f"The body has more than the {bound} bytes that it may have here{hint}.")
         body = bytes(read)
         del read
         yield body

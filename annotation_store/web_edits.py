@@ -18,7 +18,8 @@ from precomputed_server.errors import InvalidInput, PrecomputedError
 from precomputed_server.web.respond import status_of
 from precomputed_server.web.routes import Target
 
-_MOST = 10_000
+_MOST, _LONGEST = 10_000, 4 << 20
+"""How many edits a request may have, and bytes: it is read here, beside what others are served."""
 _KINDS: dict[str, Kind] = {"put": "patch", "change": "merge", "add": "add", "delete": "delete"}
 _MEMBERS = {"block", "leaf", "operation", "id", "annotation", "if_match"}
 
@@ -29,7 +30,7 @@ async def post_edits(request: web.Request, target: Target) -> web.StreamResponse
     """Apply edits of many leaves; 200 when every block took its own, else 207 with what became of each."""
     arrival = Arrival(request, target)
     service = request.app[STORE]
-    async with body_of(request, service.settings, service.bodies) as body:
+    async with body_of(request, service.settings, service.bodies, _LONGEST) as body:
         edits = await service.call(_edits_of, body)
     blocks = await _by_block(service, target, edits)
     rows = await asyncio.gather(*(_commit(service, arrival, parts, body) for parts in blocks.values()))

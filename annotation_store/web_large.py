@@ -44,22 +44,25 @@ class LargeProcess:
         self._starter.shutdown()
 
     async def commit(self, order: Order) -> Answer:
-        """Carry out an order in it."""
+        """Carry out an order in it, one after the other: how many may wait is bounded by the bodies in memory."""
         try:
-            return await self.call(commit_large, order)
+            return await self._call(commit_large, order)
         except Busy as error:
             return error
 
     async def call(self, function: Callable[..., Result], *given: object) -> Result:
         """Call a module-level `function` in it; raises Busy when too many wait."""
         with self._calls.one():
-            process = await within(self._starter, self._started)
-            try:
-                return await within(process, function, *given)
-            except BrokenProcessPool as error:
-                if self._process is process:
-                    self._process = None
-                raise Busy("The process for large annotation files ended; try again.") from error
+            return await self._call(function, *given)
+
+    async def _call(self, function: Callable[..., Result], *given: object) -> Result:
+        process = await within(self._starter, self._started)
+        try:
+            return await within(process, function, *given)
+        except BrokenProcessPool as error:
+            if self._process is process:
+                self._process = None
+            raise Busy("The process for large annotation files ended; try again.") from error
 
     def _started(self) -> ProcessPoolExecutor:
         if self._process is None:

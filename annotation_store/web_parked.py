@@ -73,7 +73,8 @@ async def _refused(arrival: Arrival, target: Target, kind: Kind) -> web.StreamRe
     if kind == "apply":
         body = await service.call(service.refused.body, id, dataset)
         place = await service.place(target.of_leaf(meta["block"], meta["leaf"]))
-        order = arrival.order(place, (Part(place.location.leaf, "put", body=body),), body, page=meta["session"])
+        # Not as a save of its page, which holds something else by now: as one of whom nothing is known.
+        order = arrival.order(place, (Part(place.location.leaf, "put", body=body),), body, page=f"refused {id}")
         headers = told((await service.commit(order, max(place.size, len(body))))[0])
     await service.call(service.refused.discard, id)
     return json_answer({"id": id, "leaf": meta["leaf"]}, headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -77,9 +78,13 @@ class PutBody:
         writer = await service.call(service.refused.begin, self._description(error))
         if writer is None:
             return None
-        await service.call(writer.write, read)
-        async for piece in arriving:
-            await service.call(writer.write, piece)
+        try:
+            await service.call(writer.write, read)
+            async for piece in arriving:
+                await service.call(writer.write, piece)
+        except BaseException:
+            await asyncio.shield(service.call(writer.abandon))
+            raise
         return await service.call(writer.finish)
 
     async def _is_in_a_dataset(self) -> bool:

@@ -71,12 +71,12 @@ class Arrival:
         self.session = target.session
         self.key = request.headers.get("Idempotency-Key")
         self.asked = f"{request.method} {target.path} {request.query_string}".encode(errors="replace")
-        if self.key is not None and _KEY.fullmatch(self.key) is None:
-            raise InvalidInput("An Idempotency-Key is 1 to 200 visible ASCII characters.")
         self._page = page_of(request, target.session)
 
     def order(self, place: Place, parts: tuple[Part, ...], body: bytes = b"", page: str | None = None) -> Order:
         """The order of these parts, all in the block of `place`; `body` is that of the request, `page` whose save."""
+        if self.key is not None and _KEY.fullmatch(self.key) is None:
+            raise InvalidInput("An Idempotency-Key is 1 to 200 visible ASCII characters.")
         request = None if self.key is None else hashlib.sha256(self.asked + b"\n" + body).hexdigest()[:16]
         return Order(
             directory=place.location.directory,

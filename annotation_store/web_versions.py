@@ -25,6 +25,7 @@ from precomputed_server.web.send import Described, send_bytes
 
 _ENTRIES = 50
 _MOST_ENTRIES = 1000
+_LONGEST_WISH = 1 << 16
 
 
 def _instant(text: str) -> datetime:
@@ -92,7 +93,7 @@ async def post_restore(request: web.Request, target: Target) -> web.StreamRespon
     """Bring back what a leaf, or one annotation of it, was in a version or at an instant: an edit like any other."""
     arrival = Arrival(request, target)
     service = request.app[STORE]
-    async with body_of(request, service.settings, service.bodies) as body:
+    async with body_of(request, service.settings, service.bodies, _LONGEST_WISH) as body:
         asked = parse_object(body)
     version, at, id = _restore_of(asked)
     place = await service.place(target)

@@ -186,7 +186,13 @@ class WriterServer:
     def _received(self, connection: _Frames, members: dict[str, Any], bodies: bytes) -> None:
         if self._is_leaving:
             return  # once the connection is closed, its other end sends what was not answered to the next writer
-        ended = self._gatherer.begin(order_from_json(members["order"], bodies))
+        try:
+            order = order_from_json(members["order"], bodies)
+        except (KeyError, TypeError, ValueError) as error:  # of another version of this program
+            asyncio.get_running_loop().call_exception_handler({"message": "an order is not read", "exception": error})
+            connection.send(_message({"number": members["number"], "answer": {"failed": True}}, []))
+            return
+        ended = self._gatherer.begin(order)
         ended.add_done_callback(functools.partial(self._answer, connection, members["number"]))
 
     def _answer(self, connection: _Frames, number: int, ended: asyncio.Future[Answer]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,9 @@ def state_of(state: Path, root: Path) -> Path:
     directory = state / _name(root)
     try:
         directory.mkdir(0o700, parents=True, exist_ok=True)
-        os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))
+        status = os.lstat(directory)
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            raise PermissionError(13, "what is there is not a directory of this user")
         if not os.access(directory, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:

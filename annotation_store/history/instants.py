@@ -22,8 +22,8 @@ def read_instant(text: str) -> datetime:
     """The moment that RFC 3339 `text` names; raises InvalidInput."""
     try:
         moment = datetime.fromisoformat(text)
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    except ValueError as error:
+        return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         raise InvalidInput(f"{text[:40]!r} is no moment; write it as 2026-03-01T12:00:00Z.") from error
 
 

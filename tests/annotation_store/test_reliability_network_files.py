@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import random
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -85,54 +87,68 @@ def lose_a_handle(client: Annotator, place: Place, shim: Shim, field: str, first
     assert failed > 0
 
 
-def test_attributes_that_are_out_of_date(start_server: StartServer, place: Place, shim: Shim) -> None:
-    """What the kernel says of a file is what it was before: of its size as well."""
-    server = start_server(place.root, workers=2)
-    over = threading.Event()
-    answers: dict[int, int] = {}
-    refused: list[bytes] = []
-    with Annotator(server.port) as client:
-        assert client.ask("PUT", URL, some(20))[0] == 200
-    acknowledged = by_id(some(20))
+class OutOfDate:
+    """One annotator and readers, while what the kernel says of the file is what it was before."""
 
-    def disturb() -> None:
+    def __init__(self, port: int, shim: Shim) -> None:
+        self.port = port
+        self.shim = shim
+        self.over = threading.Event()
+        self.acknowledged: dict[str, Item] = {}
+        self.refused = 0
+        self.answers: Counter[int] = Counter()
+
+    def disturb(self) -> None:
+        """Have one or two questions for attributes answered with old ones, again and again."""
         dice = random.Random(1)
-        while not over.wait(0.003):
-            shim.set("old_attributes", dice.randrange(1, 3))
+        while not self.over.wait(0.003):
+            self.shim.set("old_attributes", dice.randrange(1, 3))
 
-    def edit() -> None:
+    def edit(self) -> None:
+        """Add, change and delete."""
         try:
-            with Annotator(server.port) as client:
+            with Annotator(self.port) as client:
                 for number in range(4 * EACH):
-                    item = one(number % 50) | {"description": "x" * (number % 37)}
-                    if number % 5 == 4 and item["id"] in acknowledged:
-                        status, _, body = client.ask("DELETE", f"{URL}?id={item['id']}")
-                        if status == 200:
-                            del acknowledged[item["id"]]
-                    else:
-                        status, _, body = client.ask("PATCH", f"{URL}?id={item['id']}", item)
-                        if status == 200:
-                            acknowledged[item["id"]] = item
-                    if status != 200:
-                        refused.append(body)
+                    self.edit_once(client, number)
         finally:
-            over.set()
+            self.over.set()
 
-    def read() -> None:
-        with Annotator(server.port) as client:
-            while not over.is_set():
-                status, _, body = client.ask("GET", URL)
-                answers[status] = answers.get(status, 0) + 1
+    def edit_once(self, client: Annotator, number: int) -> None:
+        """One edit, which may be refused."""
+        item = one(number % 50) | {"description": "x" * (number % 37)}
+        url, delete = f"{URL}?id={item['id']}", number % 5 == 4 and item["id"] in self.acknowledged
+        status, _, body = client.ask("DELETE", url) if delete else client.ask("PATCH", url, item)
+        if status != 200:
+            assert status == 500, body
+            self.refused += 1
+        elif delete:
+            del self.acknowledged[item["id"]]
+        else:
+            self.acknowledged[item["id"]] = item
+
+    def read(self) -> None:
+        """Whole versions or an error, but never nothing."""
+        with Annotator(self.port) as client:
+            while not self.over.is_set():
+                status, headers, body = client.ask("GET", URL)
+                self.answers[status] += 1
                 assert status in (200, 500), body
                 if status == 200:
+                    assert headers["ETag"].strip('"') == hashlib.sha256(body).hexdigest()[:32]
                     json.loads(body)
 
-    together(4, lambda who: [disturb, edit, read, read][who]())
-    shim.set("old_attributes", 0)
-    print(f"{len(refused)} of {4 * EACH} edits refused, GETs answered {answers}")  # noqa: T201
-    with Annotator(server.port) as client:
+
+def test_attributes_that_are_out_of_date(start_server: StartServer, place: Place, shim: Shim) -> None:
+    """Of the size as well: a network file system would ask anew when a file is opened."""
+    run = OutOfDate(start_server(place.root, workers=2).port, shim)
+    with Annotator(run.port) as client:
+        assert client.ask("PUT", URL, some(20))[0] == 200
+        run.acknowledged = by_id(some(20))
+        together(4, lambda who: [run.disturb, run.edit, run.read, run.read][who]())
+        shim.set("old_attributes", 0)
+        print(f"{run.refused} of {4 * EACH} edits refused, GETs answered {dict(run.answers)}")  # noqa: T201
         assert client.patch(one(999)) == 200
-    assert place.stored() == acknowledged | by_id([one(999)])
+    assert place.stored() == run.acknowledged | by_id([one(999)])
     assert_no_findings(place)
 
 

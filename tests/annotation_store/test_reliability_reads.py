@@ -108,7 +108,7 @@ class Rewriting:
                 assert status == 200
                 assert tag == hashlib.sha256(body).hexdigest()[:32], "the entity tag is not that of the body"
                 assert tag != asked, "200 for what the client holds already"
-                assert body.startswith(b"[\n{") and body.endswith(b"}\n]\n"), "torn"
+                assert (body[:3], body[-4:]) == (b"[\n{", b"}\n]\n"), "torn"
                 assert body.count(b"\n") == ITEMS + 2, "torn"
             known = tag
             seen.append((begun, tag))

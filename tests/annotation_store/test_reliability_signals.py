@@ -45,7 +45,8 @@ def writer_of(server: RunningServer) -> int | None:
 def pool_of(server: RunningServer) -> tuple[set[int], set[int]]:
     """The processes of the pool: those that write or wait to, and those that serve."""
     lock = str(lock_of(server))
-    writing, serving = set(), set()
+    writing: set[int] = set()
+    serving: set[int] = set()
     for pid in children(server.pid):
         with contextlib.suppress(OSError):
             opened = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
@@ -216,7 +217,7 @@ def test_edits_wait_for_a_writer_that_hangs_and_are_made_once(start_server: Star
     with adding.adding():
         writer = writer_of(server)
         assert writer is not None
-        for _ in range(3):
+        for _ in range(2):
             os.kill(writer, signal.SIGSTOP)
             time.sleep(0.1)
             before = len(adding.made)
