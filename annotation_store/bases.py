@@ -149,7 +149,7 @@ def _stored_explanation(body: Body, page: Page) -> Explanation | None:
     this host was not told: from another server, or when the journal was full. So only what is newer than all that is
     known of the page counts.
     """
-    newest = max(candidate.time for candidate in page.candidates)
+    newest = max((candidate.time for candidate in page.candidates), default=0.0)
     for candidate in page.stored_candidates:
         if candidate.time <= newest:
             break

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from annotation_store.cli_parked import parked
+from annotation_store.cli_parked import become_owner, parked
 from annotation_store.history.instants import read_instant
 from annotation_store.leaf import EXTERNAL
 from annotation_store.model import Item, Items
@@ -70,6 +70,7 @@ def _choosing(command: Callable[..., None]) -> Callable[..., None]:
     def chosen(dataset: Path, block: str | None, leaf: str | None, id: str | None, **given: Any) -> None:
         if not (dataset / ANNOTATIONS).is_dir():
             raise InvalidInput(f"{dataset} has no annotations; name the directory of a dataset.")
+        become_owner(dataset)
         store = AnnotationStore(Tree(dataset), _LOCK_TIMEOUT_S)
         command(Chosen(store, block, None if leaf is None else leaf.removesuffix(".json"), id), **given)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from precomputed_server import settings
 from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError
 from precomputed_server.files import Tree
 from precomputed_server.format.info import VolumeInfo
+from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.local_state import states_of_dataset
 
 _LOCK_TIMEOUT_S = 30.0
@@ -54,8 +56,11 @@ def parked(dataset: Path, applied: str | None, discarded: str | None, shown: str
     them, and are listed there.
     """
     given = [id for id in (applied, discarded, shown) if id is not None]
+    if not (dataset / ANNOTATIONS).is_dir():
+        raise InvalidInput(f"{dataset} has no annotations; name the directory of a dataset.")
     if len(given) > 1:
         raise InvalidInput("Decide one save at a time: --apply, --discard or --show.")
+    become_owner(dataset)
     store = AnnotationStore(Tree(dataset), _LOCK_TIMEOUT_S)
     refused = list(_refused(dataset, settings.load(None, {"state": state}).state))
     if not given:
@@ -69,6 +74,15 @@ def parked(dataset: Path, applied: str | None, discarded: str | None, shown: str
         _decide_refused(dataset, kept, "show" if shown else "apply" if applied else "discard")
     else:
         raise NotFound("Nothing is parked under that id; it may have been applied or discarded.")
+
+
+def become_owner(dataset: Path) -> None:
+    """Where root works on the files of somebody else, go on as that user: the server has to write them afterwards."""
+    status = (dataset / ANNOTATIONS).stat()
+    if os.geteuid() == 0 and status.st_uid != 0:
+        os.setgroups([])
+        os.setegid(status.st_gid)
+        os.seteuid(status.st_uid)
 
 
 def _refused(dataset: Path, state: Path) -> Iterator[Refused]:

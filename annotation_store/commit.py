@@ -24,43 +24,16 @@ from annotation_store.history.versions import Versions
 from annotation_store.journal import Journal
 from annotation_store.leaf import ETAG_DIGITS, Content
 from annotation_store.memory import Memory
-from annotation_store.model import Item, Items
 from annotation_store.orders import Answer, Order, Outcome, Part, Resolve, Restore, Said, Save
 from annotation_store.pages import Pages
-from annotation_store.saves import decide, holding
+from annotation_store.saves import decide
 from annotation_store.shadows import WHOLE, Parking
-from annotation_store.working import Working
+from annotation_store.working import PageSave, Working
 from precomputed_server.errors import KeyReused, NotFound, PrecomputedError, PreconditionFailed
 
 ANY_VERSION = "*"
 _WHOLE = frozenset({WHOLE})
 _JOURNALED: Mapping[Said, Literal["parked", "unchanged"]] = {"parked": "parked", "unchanged": "unchanged"}
-
-
-@dataclass
-class Noted:
-    """A save, and what its page holds since: `held` counted from the stored version of `etag`, None: from nothing.
-
-    `records` are the numbers of its first record and of the one that parks removals; `is_stored` says that the file
-    says what the body said.
-    """
-
-    order: Order
-    path: str
-    sent: Items
-    base: str | None
-    outcome: Outcome
-    records: tuple[int | None, int | None]
-    etag: str | None = None
-    held: tuple[tuple[str, ...], tuple[Item, ...]] = ((), ())
-    is_stored: bool = False
-
-    def hold(self, content: Content) -> None:
-        """Take what is stored after the group; a page that holds little of it is described without it."""
-        self.etag, self.held = content.etag, holding(self.sent, content.items)
-        self.is_stored = not any(self.held)
-        if len(self.held[0]) > len(self.sent):
-            self.etag, self.held = None, ((), tuple(self.sent.values()))
 
 
 @dataclass
@@ -82,7 +55,7 @@ class Group:
         self._pages = Pages(journal, self._versions)
         self._working: dict[str, Working] = {}
         self._records: list[Record] = []
-        self._saves: list[Noted] = []
+        self._saves: list[PageSave] = []
         self._set: list[tuple[Working, int, Mapping[str, frozenset[str]]]] = []
         self._keys: dict[str, tuple[str | None, Ended]] = {}
         self._ops: dict[str, Ended] = {}
@@ -228,7 +201,7 @@ class Group:
         self._set.append((working, order.arrived, decision.touched))
         self._pages.saved(order, path, save.items, decision.base)
         records = (first if len(self._records) > first else None, parked)
-        self._saves.append(Noted(order, path, save.items, decision.base, outcome, records))
+        self._saves.append(PageSave(order, path, save.items, decision.base, outcome, records))
         return outcome
 
     def _parked_before(self, order: Order, part: Part, parking: Parking) -> str | None:

@@ -106,6 +106,7 @@ class LockedLeaf:
         self.leaf_name = leaf
         self.name = leaf + ".json"
         self._known = known(leaf)
+        self._state = _state(directory, self.name)
         self.content, self.version = self._recovered()
 
     def is_as_read(self) -> bool:
@@ -113,7 +114,6 @@ class LockedLeaf:
         return _state(self._directory, self.name) == self._state
 
     def _recovered(self) -> tuple[Content, int]:
-        self._state = _state(self._directory, self.name)
         data = _read(self._directory, self.name)
         known = self._known if self._known is not None and self._known.data == data else None
         found = digest(data) if known is None else known.hash

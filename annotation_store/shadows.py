@@ -59,7 +59,8 @@ def succeeded(held: Sequence[Held], new: Held, base: str | None) -> list[Held]:
     """What a key holds, newest first, once a save made from `base` left one of its pages with `new`.
 
     The page no longer holds `base`; other pages that read the same still do. A save that arrived before one that is
-    known already is older than that, and if that one was made from the same base, it has been replaced as well.
+    known already is older than that, and if that one was made from the same base, it has been replaced as well: the
+    base by this save, and this save by that one.
     """
     result = []
     for each in held:
@@ -67,7 +68,7 @@ def succeeded(held: Sequence[Held], new: Held, base: str | None) -> list[Held]:
             result.append(each)
         elif each.replaced_at is not None:
             new = replace(new, replaced_at=each.replaced_at)
-            result.append(each)
+            result.append(replace(each, replaced_at=min(each.replaced_at, new.arrived or each.replaced_at)))
         elif each.holders > 1:
             result.append(replace(each, holders=each.holders - 1))
         else:

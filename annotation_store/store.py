@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from annotation_store.block import ChangedMeanwhile, locked
 from annotation_store.blocks import Location, join
@@ -23,7 +22,7 @@ from precomputed_server.errors import Busy, NotFound, PrecomputedError
 from precomputed_server.files import Tree, typed
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.names import ANNOTATIONS, BLOCK_INFO
-from precomputed_server.local_state import state_of
+from precomputed_server.local_state import usable_state
 from precomputed_server.settings import Settings
 from precomputed_server.writing import atomic_write
 
@@ -50,8 +49,9 @@ class AnnotationStore(AnnotationReader):
 
     @classmethod
     def of(cls, settings: Settings, tree: Tree | None = None) -> AnnotationStore:
-        """The store of a server; raises InvalidInput when its state directory cannot be used."""
-        journal = Journal(journal_directory(settings))
+        """The store of a server; without a usable state directory it knows no pages."""
+        state = usable_state(settings.state, settings.root)
+        journal = Journal(None if state is None else state / PAGES)
         return cls(tree or Tree(settings.root), settings.lock_timeout, journal, settings.annotation_memory)
 
     def write_block_info(self, dataset: str, size: Vector) -> None:
@@ -124,11 +124,6 @@ class AnnotationStore(AnnotationReader):
 
     def _known(self, directory: str) -> Callable[[str], Content | None]:
         return lambda leaf: self._memory.leaf(Location(directory, leaf).path).content
-
-
-def journal_directory(settings: Settings) -> Path:
-    """Where the processes of this host keep what pages hold; raises InvalidInput when there can be none."""
-    return state_of(settings.state, settings.root) / PAGES
 
 
 def _of_nothing(order: Order) -> Answer | None:

@@ -55,7 +55,7 @@ class Share:
 async def body_of(
     request: web.Request, settings: Settings, budget: Budget, longest: int | None = None
 ) -> AsyncIterator[bytes]:
-    """The request's body; raises TooLarge before more than `longest` bytes, or the setting's, are read, TooSlow, Busy."""
+    """The request's body; raises TooLarge for more than `longest` bytes or the setting's, TooSlow, Busy."""
     bound = settings.max_body if longest is None else min(longest, settings.max_body)
     with budget.hold() as share:
         read = bytearray()

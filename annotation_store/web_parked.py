@@ -36,13 +36,20 @@ async def get_parked_body(request: web.Request, target: Target) -> web.StreamRes
     """The body of a save that was not applied, as the page sent it."""
     service = request.app[STORE]
     dataset, id = target.parts["dataset"], target.parts["id"]
+    headers = {"Cache-Control": NO_CACHE, "Content-Disposition": f"attachment; filename={id}.json"}
     found = await service.call(service.store.find_parked, dataset, id)
     if found is not None:
         body = serialize(await service.call(service.store.parked_body, found))
-    else:
-        body = await service.call(service.refused.body, id, dataset)
-    name = f"attachment; filename={id}.json"
-    return web.Response(body=body, content_type=JSON, headers={"Cache-Control": NO_CACHE, "Content-Disposition": name})
+        return web.Response(body=body, content_type=JSON, headers=headers)
+    pieces = service.refused.pieces(id, dataset)
+    piece = await service.call(next, pieces, b"")
+    response = web.StreamResponse(headers={**headers, "Content-Type": JSON})
+    await response.prepare(request)
+    while piece:  # a small file on disk may be a large body
+        await response.write(piece)
+        piece = await service.call(next, pieces, b"")
+    await response.write_eof()
+    return response
 
 
 async def post_parked(request: web.Request, target: Target) -> web.StreamResponse:

@@ -19,10 +19,10 @@ from annotation_store.store import REFUSED, AnnotationStore
 from annotation_store.web_body import Budget
 from annotation_store.web_commit import Committer, Gatherer, within
 from annotation_store.web_large import LargeProcess, check_large
-from annotation_store.web_writer import WriterClient
+from annotation_store.web_writer_client import WriterClient
 from precomputed_server.errors import NotFound, PrecomputedError, WritesRefused
 from precomputed_server.files import Tree, typed
-from precomputed_server.local_state import state_of
+from precomputed_server.local_state import usable_state
 from precomputed_server.mounts import is_local, read_mounts, why_not_writable
 from precomputed_server.readers.volumes import Volumes
 from precomputed_server.recent import Recent
@@ -56,14 +56,14 @@ class AnnotationService:
         self.settings = settings
         self._volumes = volumes
         self.store = AnnotationStore.of(settings, tree)
-        state = state_of(settings.state, settings.root)
-        self.refused = RefusedSaves(state / REFUSED, settings.kept_saves)
+        state = usable_state(settings.state, settings.root)
+        self.refused = RefusedSaves(None if state is None else state / REFUSED, settings.kept_saves)
         self.large = LargeProcess(settings)
         self.bodies = Budget(settings.body_memory)
         # Who commits may wait for a lock; who reads must not wait for them.
         self._readers = ThreadPoolExecutor(settings.write_threads, "annotations")
         self._committer: Committer = (
-            WriterClient(state) if remote else Gatherer(self.store, settings, self.large.commit)
+            WriterClient(settings) if remote else Gatherer(self.store, settings, self.large.commit)
         )
         self._places: Recent[tuple[str, str, str], tuple[float, Place]] = Recent(_PLACES)
         self._inline = is_local(read_mounts(settings.root))

@@ -1,4 +1,4 @@
-"""A leaf while a group of orders is made of it."""
+"""Leaves, and saves of pages, while a group of orders is made of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from annotation_store.edits import Edit
 from annotation_store.leaf import Content, Lines, LockedLeaf
 from annotation_store.memory import LeafMemory
-from annotation_store.model import Items
+from annotation_store.model import Item, Items
+from annotation_store.orders import Order, Outcome
+from annotation_store.saves import holding
 
 
 @dataclass
@@ -51,3 +53,29 @@ class Working:
     def copied(self) -> Working:
         """The same, for going back to."""
         return replace(self, items=dict(self.items), lines=dict(self.lines))
+
+
+@dataclass
+class PageSave:
+    """A save, and what its page holds since: `held` counted from the stored version of `etag`, None: from nothing.
+
+    `records` are the numbers of its first record and of the one that parks removals; `is_stored` says that the file
+    says what the body said.
+    """
+
+    order: Order
+    path: str
+    sent: Items
+    base: str | None
+    outcome: Outcome
+    records: tuple[int | None, int | None]
+    etag: str | None = None
+    held: tuple[tuple[str, ...], tuple[Item, ...]] = ((), ())
+    is_stored: bool = False
+
+    def hold(self, content: Content) -> None:
+        """Take what is stored after the group; a page that holds little of it is described without it."""
+        self.etag, self.held = content.etag, holding(self.sent, content.items)
+        self.is_stored = not any(self.held)
+        if len(self.held[0]) > len(self.sent):
+            self.etag, self.held = None, ((), tuple(self.sent.values()))

@@ -7,6 +7,7 @@ and sockets are not.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import socket
 import stat
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from precomputed_server.errors import InvalidInput
+
+_log = logging.getLogger(__name__)
 
 
 def state_of(state: Path, root: Path) -> Path:
@@ -34,6 +37,15 @@ def state_of(state: Path, root: Path) -> Path:
             f"The state directory {state} cannot be used ({error.strerror}); name another one by --state."
         ) from error
     return directory
+
+
+def usable_state(state: Path, root: Path) -> Path | None:
+    """`state_of`, or None, which is logged, where it cannot be used: reading goes on without it."""
+    try:
+        return state_of(state, root)
+    except InvalidInput as error:
+        _log.warning("%s Until then annotations cannot be edited here.", error)
+        return None
 
 
 def states_of_dataset(state: Path, dataset: Path) -> Iterator[tuple[Path, str]]:

@@ -197,7 +197,7 @@ def test_an_earlier_save_that_is_committed_later_is_not_what_the_page_holds(jour
     assert [(each.etag, each.replaced_at) for each in journal.page("alice", FIBERS).shadows] == [
         ("v2", None),
         ("v3", 20),
-        ("v1", 20),
+        ("v1", 10),
     ]
 
 
