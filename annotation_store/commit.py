@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import orjson
+
 from annotation_store.block import LockedBlock
 from annotation_store.blocks import Location
 from annotation_store.edits import Edit, RestoreTo
@@ -33,6 +35,8 @@ from precomputed_server.errors import KeyReused, NotFound, PrecomputedError, Pre
 
 ANY_VERSION = "*"
 _WHOLE = frozenset({WHOLE})
+_LONGEST_HOLDS = 4096
+"""Bytes: what a page holds is in the log only for a crash between its line and that of the journal."""
 _JOURNALED: Mapping[Said, Literal["parked", "unchanged"]] = {"parked": "parked", "unchanged": "unchanged"}
 
 
@@ -225,8 +229,9 @@ class Group:
                 self._records[parked] = replace(record, etag=save.etag, missing=missing, differing=differing)
             if first is not None:
                 record = self._records[first]
-                head = replace(record.head, holds=holds_of(save.base, save.etag is None, *save.held))
-                self._records[first] = replace(record, head=head)
+                holds = holds_of(save.base, save.etag is None, *save.held)
+                if len(orjson.dumps(holds)) <= _LONGEST_HOLDS:
+                    self._records[first] = replace(record, head=replace(record.head, holds=holds))
 
     def _resolve(self, part: Part, wish: Resolve, head: Head, working: Working) -> Outcome:
         parked = self._block.log.open_parked().get(wish.parked)
