@@ -129,8 +129,10 @@ def choose(body: Body, page: Page) -> Choice:
         others = any(found.removed != chosen.removed for found in likeliest)
         others = others or (not body.sent and newest.removed != chosen.removed)
         return Choice(chosen, base, chosen.removed[0] if others else None)
-    if not chosen.edits and newest.only_changes_one and not ranks[0][0]:
-        # True, false, true: that the key has held a body before is no reason to pass it over.
+    both_saved = chosen.candidate.source == newest.candidate.source == "saved"
+    if not chosen.edits and newest.only_changes_one and (both_saved or not ranks[0][0]):
+        # True, false, true: that the key has held a body before is no reason to pass it over. Nor is it when a drag's
+        # saves overtook each other and its end, the last to come, says what an earlier one said.
         return Choice(newest, newest.candidate.number)
     if newest.only_removed is None or not body.removals(newest):
         return Choice(chosen, base)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from aiohttp import web
 
-from precomputed_server.errors import Busy, TooLarge, TooSlow
+from precomputed_server.errors import Busy, InvalidInput, TooLarge, TooSlow
 from precomputed_server.settings import Settings
 
 _PIECE = 1 << 16
@@ -80,6 +80,8 @@ async def pieces(request: web.Request, timeout: float) -> AsyncIterator[bytes]:
                 piece = await request.content.readany()
         except TimeoutError as error:
             raise TooSlow("The body did not arrive in time (setting --body-timeout); send it again.") from error
+        except web.RequestPayloadError as error:
+            raise InvalidInput("The body is cut short, or is not what its Content-Encoding says.") from error
         if not piece:
             return
         yield piece

@@ -75,7 +75,7 @@ def _edits_of(body: bytes) -> list[tuple[str, str, Part]]:
 def _edit_of(number: int, edit: Any) -> tuple[str, str, Part]:  # noqa: ANN401  # any JSON value
     if not isinstance(edit, dict) or set(edit) - _MEMBERS:
         raise InvalidInput(f"Edit {number} must be an object with some of {', '.join(sorted(_MEMBERS))}.")
-    block, leaf, operation, id = (edit.get(name) for name in ("block", "leaf", "operation", "id"))
+    block, leaf, operation, id = edit.get("block"), edit.get("leaf"), str(edit.get("operation")), edit.get("id")
     if not isinstance(block, str) or not isinstance(leaf, str) or operation not in _KINDS:
         raise InvalidInput(f"Edit {number} needs a block, a leaf and an operation, one of {', '.join(_KINDS)}.")
     annotation, if_match = edit.get("annotation"), edit.get("if_match")

@@ -87,7 +87,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("body_timeout", 120, "Seconds within which the body of a save must have arrived."),
     Setting("body_memory", 256 * MEBIBYTE, "Bytes of save bodies that a worker holds before it answers 503."),
     Setting("large_body", 8 * MEBIBYTE, "Bodies and files above this many bytes are parsed in a process of their own."),
-    Setting("large_waiting", 4, "How many such of one worker may be under way before it answers 503."),
+    Setting("large_waiting", 4, "How many files of over 1 MiB one worker may have checked at a time, else 503."),
     Setting("annotation_memory", 64 * MEBIBYTE, "Bytes of annotation files that the writing process keeps parsed."),
     Setting("history_days", 90, "Days for which every version of the annotations can be had back."),
     Setting("kept_saves", 1024 * MEBIBYTE, "Bytes of refused saves that are kept for their authors.", minimum=0),

@@ -299,16 +299,12 @@ async def test_a_name_with_a_link_to_elsewhere_stays_inside(connect: Connect, pl
 
 
 @pytest.mark.component
-async def test_large_bodies_go_to_a_bounded_process(connect: Connect, place: Place) -> None:
+async def test_large_bodies_go_to_a_process_of_their_own(connect: Connect, place: Place) -> None:
     client = await connect(large_body=20_000, large_waiting=2, max_body=200_000)
     items = some(200)
     assert len(json.dumps(items)) > 20_000
     answers = await asyncio.gather(*(client.put(URL, json=items) for _ in range(6)))
-    statuses = sorted(answer.status for answer in answers)
-    assert statuses[0] == 200
-    assert statuses[-1] == 503
-    assert {answer.headers.get("Retry-After") for answer in answers if answer.status == 503} == {"5"}
-    # A small edit of a large leaf goes there as well, and reads of it do not.
+    assert [answer.status for answer in answers] == [200] * 6, "how many wait is bounded by the memory for bodies"
     assert (await client.patch(f"{URL}?id=a", json=POINT)).status == 200
     assert len(await (await client.get(URL)).json()) == 201
     row = (await (await client.get("/brain/annotations/blocks")).json())["blocks"][0]["leaves"][0]

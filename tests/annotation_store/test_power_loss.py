@@ -372,8 +372,6 @@ def test_images_show_a_sync_that_is_left_out(
     assert found
 
 
-
-
 ORDER = re.compile(r"((((ts)+(tsRH)?lLr+D)|((tsRH)?lL))?a)+")
 """Whole edits: new files on disk, a new segment where need be, the log on disk, renames, the directory, the answer."""
 
@@ -443,8 +441,6 @@ def test_every_write_is_on_disk_in_order_before_it_is_answered(place: Place, wri
 
 
 @pytest.mark.parametrize("forgotten", [name for name in FORGOTTEN if name not in ELSEWHERE])
-def test_the_order_shows_a_sync_that_is_left_out(
-    place: Place, monkeypatch: pytest.MonkeyPatch, forgotten: str
-) -> None:
+def test_the_order_shows_a_sync_that_is_left_out(place: Place, monkeypatch: pytest.MonkeyPatch, forgotten: str) -> None:
     monkeypatch.setattr(*FORGOTTEN[forgotten])
     assert not ORDER.fullmatch(order_of(recorded_edits(place, 20)))

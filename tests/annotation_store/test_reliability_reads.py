@@ -16,7 +16,7 @@ from tests.annotation_store.test_concurrency import URL, Annotator, together
 from tests.conftest import StartServer
 from tests.data import point
 
-READERS = 3
+READERS = 2
 ITEMS = 60
 FEWEST_WRITES_PER_S = 100
 
