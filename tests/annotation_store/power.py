@@ -119,7 +119,7 @@ class Recorder:
         except FileNotFoundError:
             return None
 
-    def _open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+    def _open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         parent = self._known(dir_fd)
         before = None if parent is None else self._status(path, dir_fd)
         descriptor: int = self._real["open"](path, flags, mode, dir_fd=dir_fd)
@@ -131,7 +131,7 @@ class Recorder:
             self.events.append(Cut(known, 0))
         return descriptor
 
-    def _mkdir(self, path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+    def _mkdir(self, path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
         self._real["mkdir"](path, mode, dir_fd=dir_fd)
         parent, status = self._known(dir_fd), self._status(path, dir_fd)
         if parent is not None and status is not None:
@@ -150,7 +150,7 @@ class Recorder:
         if status is not None and status.st_nlink == 1:
             del self._nodes[status.st_dev, status.st_ino]
 
-    def _rename(self, old: Any, new: Any, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
+    def _rename(self, old: str, new: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
         parent = self._known(src_dir_fd)
         if parent is not None:
             assert parent == self._known(dst_dir_fd)
@@ -158,20 +158,20 @@ class Recorder:
             self._forget(new, dst_dir_fd)
         self._real["rename"](old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
-    def _link(self, old: Any, new: Any, **given: Any) -> None:
+    def _link(self, old: str, new: str, **given: Any) -> None:
         self._real["link"](old, new, **given)
         parent = self._known(given.get("dst_dir_fd"))
         if parent is not None:
             self.events.append(Names(parent, {new: self._named(old, given["src_dir_fd"])}))
 
-    def _unlink(self, name: Any, *, dir_fd: int | None = None) -> None:
+    def _unlink(self, name: str, *, dir_fd: int | None = None) -> None:
         parent = self._known(dir_fd)
         if parent is not None and self._status(name, dir_fd) is not None:
             self.events.append(Names(parent, {name: None}))
             self._forget(name, dir_fd)
         self._real["unlink"](name, dir_fd=dir_fd)
 
-    def _write(self, descriptor: int, data: Any) -> int:
+    def _write(self, descriptor: int, data: bytes) -> int:
         node = self._known(descriptor)
         offset = 0 if node is None else os.lseek(descriptor, 0, os.SEEK_CUR)
         count: int = self._real["write"](descriptor, data)
@@ -179,7 +179,7 @@ class Recorder:
             self.events.append(Written(node, offset, bytes(data[:count])))
         return count
 
-    def _pwrite(self, descriptor: int, data: Any, offset: int) -> int:
+    def _pwrite(self, descriptor: int, data: bytes, offset: int) -> int:
         count: int = self._real["pwrite"](descriptor, data, offset)
         node = self._known(descriptor)
         if node is not None:

@@ -313,9 +313,10 @@ def test_what_a_killed_process_wrote_is_synced_before_its_successor_says_that_it
         life.add("fibers")
         part = Part("fibers", "patch", change=PutOne(life.new()))
         order = Order(f"brain/annotations/{BLOCK}", (part,), "somebody", "page", secrets.token_hex(16))
-        with pytest.MonkeyPatch.context() as kill, pytest.raises(KilledError):
+        with pytest.MonkeyPatch.context() as kill:
             kill.setattr(os, "fdatasync", killed)
-            life.editor.store.commit([order])
+            with pytest.raises(KilledError):
+                life.editor.store.commit([order])
         life.editor.restart()
         ended = life.editor.store.commit([dataclasses.replace(order, repeated=True)])[0]
         assert not isinstance(ended, PrecomputedError)
