@@ -13,11 +13,11 @@ from typing import Any
 
 import click
 
-from annotation_store.journal import Journal
 from annotation_store.model import serialize
 from annotation_store.orders import Order, Outcome, Part
+from annotation_store.pages.journal import Journal
+from annotation_store.pages.refused import RefusedSaves
 from annotation_store.reader import ParkedSave
-from annotation_store.refused import RefusedSaves
 from annotation_store.store import PAGES, REFUSED, AnnotationStore
 from precomputed_server import settings
 from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError

@@ -10,13 +10,13 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 
-from annotation_store.block import ChangedMeanwhile, locked
 from annotation_store.blocks import Location, join
-from annotation_store.commit import Group, check_version
-from annotation_store.journal import Journal
-from annotation_store.leaf import Content
-from annotation_store.memory import Memory
+from annotation_store.committing.block import ChangedMeanwhile, locked
+from annotation_store.committing.group import Group, check_version
+from annotation_store.committing.leaf import Content
+from annotation_store.committing.memory import Memory
 from annotation_store.orders import Answer, Order, Outcome, Resolve, Restore, Save
+from annotation_store.pages.journal import Journal
 from annotation_store.reader import AnnotationReader
 from precomputed_server.errors import Busy, NotFound, PrecomputedError
 from precomputed_server.files import Tree, typed

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from annotation_store.block import LOCK
 from annotation_store.blocks import Location, join
+from annotation_store.committing.block import LOCK
 from annotation_store.history.compaction import Report, compact
 from annotation_store.history.verification import Finding, verify
 from annotation_store.store import AnnotationStore

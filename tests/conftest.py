@@ -59,8 +59,8 @@ ALLOWED = [
     # The root is opened once, before the first request is taken.
     ("os.open", "precomputed_server/files.py", "__init__"),
     # What a page is answered is noted on the state directory's local disk, in the page cache, before it is answered.
-    ("os.open", "annotation_store/hourly.py", "append"),
-    ("os.write", "annotation_store/hourly.py", "append"),
+    ("os.open", "annotation_store/pages/hourly.py", "append"),
+    ("os.write", "annotation_store/pages/hourly.py", "append"),
 ]
 """Call, file and function that may block after all, each with its reason."""
 

@@ -39,7 +39,6 @@ MODULES = {
     "converter": "converter",
     "annotation_store": "annotations",
     "annotation_store.web": "annotations on the web",
-    "annotation_store.cli": "annotations",
 }
 
 _DATA = {"errors", "foundation", "format"}
@@ -83,14 +82,14 @@ class Module:
     @property
     def layer(self) -> str:
         """The layer of the longest name in MODULES that begins this module's; empty when there is none."""
-        parts = self.name.replace("annotation_store.web_", "annotation_store.web.").split(".")
+        parts = self.name.split(".")
         names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
         layer = next((MODULES[name] for name in names if name in MODULES), "")
         return "" if layer == "root" and self.name not in PACKAGES else layer
 
     @property
     def is_web(self) -> bool:
-        """Whether it may import aiohttp: precomputed_server/web and annotation_store/web*.py."""
+        """Whether it may import aiohttp: precomputed_server/web and annotation_store/web."""
         return self.layer in WEB_LAYERS or self.name.startswith("precomputed_server.web.")
 
 
@@ -224,14 +223,16 @@ def test_a_violation_is_seen(tmp_path: Path, path: str, source: str, rule: Rule)
     skeleton = {
         **{f"{package}/__init__.py": '"""A package."""' for package in PACKAGES},
         **{f"precomputed_server/{name}/__init__.py": '"""A package."""' for name in ("format", "readers", "web")},
+        "annotation_store/web/__init__.py": '"""A package."""',
         "precomputed_server/files.py": "import os",
         "precomputed_server/format/info.py": "import numpy",
         "precomputed_server/readers/raw.py": "from precomputed_server.format.info import VolumeInfo",
         "precomputed_server/web/tiles.py": "import aiohttp",
-        "precomputed_server/web/app.py": "import aiohttp\nfrom annotation_store import store, web_sessions",
+        "precomputed_server/web/app.py": "import aiohttp\n"
+        "from annotation_store import store\nfrom annotation_store.web import sessions",
         "annotation_store/model.py": "",
         "annotation_store/store.py": "from precomputed_server.files import Tree",
-        "annotation_store/web_sessions.py": "import aiohttp\nfrom precomputed_server.web import tiles",
+        "annotation_store/web/sessions.py": "import aiohttp\nfrom precomputed_server.web import tiles",
         "converter/source.py": "import tifffile",
     }
     for name, content in skeleton.items():

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from annotation_store import web as annotation_web
-from annotation_store import web_edits, web_parked, web_service, web_versions
+from annotation_store.web import edits, leaf, parked, versions
+from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
 from precomputed_server.web import pages, tiles, viewer
@@ -63,23 +63,23 @@ READERS: Mapping[Route, TargetHandler] = {
     STATIC: viewer.get_static,
     ICON: viewer.get_icon,
     HEALTH: _health,
-    BLOCKS: annotation_web.get_blocks,
-    LEAF: annotation_web.get_leaf,
-    HISTORY: web_versions.get_history,
-    PARKED: web_parked.get_parked,
-    PARKED_SAVE: web_parked.get_parked_body,
-    SAVES: web_parked.get_saves,
+    BLOCKS: leaf.get_blocks,
+    LEAF: leaf.get_leaf,
+    HISTORY: versions.get_history,
+    PARKED: parked.get_parked,
+    PARKED_SAVE: parked.get_parked_body,
+    SAVES: parked.get_saves,
     CHUNK: tiles.get_chunk,
     TREE: tiles.get_file,
 }
 WRITERS: Mapping[tuple[Route, str], TargetHandler] = {
-    (LEAF, "PUT"): annotation_web.put_leaf,
-    (LEAF, "PATCH"): annotation_web.patch_leaf,
-    (LEAF, "POST"): annotation_web.post_leaf,
-    (LEAF, "DELETE"): annotation_web.delete_leaf,
-    (RESTORE, "POST"): web_versions.post_restore,
-    (EDITS, "POST"): web_edits.post_edits,
-    (PARKED_END, "POST"): web_parked.post_parked,
+    (LEAF, "PUT"): leaf.put_leaf,
+    (LEAF, "PATCH"): leaf.patch_leaf,
+    (LEAF, "POST"): leaf.post_leaf,
+    (LEAF, "DELETE"): leaf.delete_leaf,
+    (RESTORE, "POST"): versions.post_restore,
+    (EDITS, "POST"): edits.post_edits,
+    (PARKED_END, "POST"): parked.post_parked,
 }
 
 
@@ -140,12 +140,12 @@ async def _add_common_headers(request: web.Request, response: web.StreamResponse
 
 async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     yield
-    await app[web_service.STORE].close()
+    await app[STORE].close()
     await asyncio.to_thread(app[STATE].close)
 
 
 async def _probe_mount(app: web.Application) -> None:
-    service = app[web_service.STORE]
+    service = app[STORE]
     await service.probe()
     if service.refusal is not None:
         logger.warning("annotations are read-only because %s", service.refusal)
@@ -163,7 +163,7 @@ def create_app(settings: Settings, *, writer_apart: bool = False) -> web.Applica
     app = web.Application(middlewares=[_errors_as_problems], client_max_size=settings.max_body)
     state = State(settings, viewer.open_client())
     app[STATE] = state
-    app[web_service.STORE] = web_service.AnnotationService(settings, state.tree, state.volumes, remote=writer_apart)
+    app[STORE] = AnnotationService(settings, state.tree, state.volumes, remote=writer_apart)
     app.router.add_route("*", r"/{path:[\s\S]*}", dispatch)
     app.on_startup.append(_probe_mount)
     app.on_response_prepare.append(_add_common_headers)

@@ -16,7 +16,7 @@ from aiohttp import GunicornUVLoopWebWorker, web
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from annotation_store.web_writer import run_writer
+from annotation_store.web.writer import run_writer
 from precomputed_server.errors import InvalidInput
 from precomputed_server.local_state import state_of
 from precomputed_server.settings import Settings

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from annotation_store.blocks import Location
 from annotation_store.edits import Change, DeleteOne, PutOne, ReplaceAll, RestoreTo
-from annotation_store.journal import Journal
 from annotation_store.orders import Order, Outcome, Part, Save, Wish
+from annotation_store.pages.journal import Journal
 from annotation_store.store import AnnotationStore
 from precomputed_server.errors import PrecomputedError
 from precomputed_server.files import Tree

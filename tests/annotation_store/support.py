@@ -15,9 +15,9 @@ from typing import Any
 import orjson
 
 from annotation_store.edits import DeleteOne, PutOne, ReplaceAll
-from annotation_store.journal import Journal
 from annotation_store.model import Item
 from annotation_store.orders import Order, Outcome, Part, Save, Wish
+from annotation_store.pages.journal import Journal
 from annotation_store.store import AnnotationStore
 from precomputed_server.errors import PrecomputedError
 from precomputed_server.files import Tree

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from annotation_store.refused import RefusedSaves
+from annotation_store.pages.refused import RefusedSaves
 from precomputed_server.cli import main
 from precomputed_server.errors import InvalidInput, NotFound, Unreadable
 from precomputed_server.local_state import state_of

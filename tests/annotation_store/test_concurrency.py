@@ -391,7 +391,7 @@ def no_lock(*_: object) -> Iterator[None]:
 
 
 def test_without_the_lock_edits_are_lost(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("annotation_store.block.exclusive_lock", no_lock)
+    monkeypatch.setattr("annotation_store.committing.block.exclusive_lock", no_lock)
     rename = writing.Replacement.rename
 
     def slowly(replacement: writing.Replacement) -> None:

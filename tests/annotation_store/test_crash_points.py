@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from annotation_store.committing.leaf import etag_of
 from annotation_store.edits import apply
-from annotation_store.journal import Journal
-from annotation_store.leaf import etag_of
 from annotation_store.model import Item
 from annotation_store.orders import Save
+from annotation_store.pages.journal import Journal
 from tests.annotation_store.edit_once import JOURNAL, OPERATIONS
 from tests.annotation_store.support import BLOCK, Editor, Place, by_id, check_log, some, written
 from tests.conftest import REPOSITORY, StartServer, component

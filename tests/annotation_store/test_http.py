@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from annotation_store import web_commit
+from annotation_store.web import gatherer
 from precomputed_server.errors import Busy
 from tests.annotation_store.conftest import Client, Connect
 from tests.annotation_store.support import Editor, Place, by_id, check_log, some, written
@@ -316,7 +316,7 @@ async def test_large_bodies_go_to_a_process_of_their_own(connect: Connect, place
 
 
 def test_a_place_is_given_back_whatever_happens() -> None:
-    places = web_commit.Places(1)
+    places = gatherer.Places(1)
     for _ in range(2):
         with contextlib.suppress(ZeroDivisionError), places.one():
             with pytest.raises(Busy), places.one():

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from annotation_store.journal import LONGEST_LINE, Journal
-from annotation_store.page_memory import MOST_SHADOWS, PageMemory
-from annotation_store.shadows import Shadow
+from annotation_store.merging.shadows import Shadow
+from annotation_store.pages.journal import LONGEST_LINE, Journal
+from annotation_store.pages.memory import MOST_SHADOWS, PageMemory
 from tests.conftest import REPOSITORY
 from tests.data import point
 
@@ -394,7 +394,7 @@ def test_names_that_are_no_unicode_are_kept_apart(open_journal: Open) -> None:
 NOTING = """
 import sys
 from pathlib import Path
-from annotation_store.journal import Journal
+from annotation_store.pages.journal import Journal
 
 journal = Journal(Path(sys.argv[1]))
 for number in range(int(sys.argv[3])):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from annotation_store.lengths import length_after
+from annotation_store.merging.lengths import length_after
 from annotation_store.model import Item
 
 VOXEL_NM = (1800.0, 1800.0, 2000.0)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotation_store.edits import DeleteOne, Edit, PutOne, ReplaceAll, apply
-from annotation_store.merge import KNOWN, changed_fields, merged, same_value, taken
+from annotation_store.merging.merge import KNOWN, changed_fields, merged, same_value, taken
 from annotation_store.model import GEOMETRY, Item, Items, check_item
 from precomputed_server.errors import NotFound
 from tests.annotation_store.drawn import CLIENT_KNOWS, by_id, items, leaves, through_the_client

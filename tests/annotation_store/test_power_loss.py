@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from annotation_store import block
+from annotation_store.committing import block
 from annotation_store.edits import ChangeFields, DeleteOne, PutOne, ReplaceAll
 from annotation_store.history.log import BlockLog
 from annotation_store.model import Item
@@ -339,14 +339,14 @@ class Without:
 
 
 FORGOTTEN = {
-    "the new file": ("annotation_store.block.Replacement", functools.partial(Replacement, durable=False)),
+    "the new file": ("annotation_store.committing.block.Replacement", functools.partial(Replacement, durable=False)),
     "the log": ("annotation_store.history.log.os", Without("fdatasync")),
     "a new segment": (
         "annotation_store.history.log.atomic_write",
         functools.partial(writing.atomic_write, durable=False),
     ),
-    "the directory": ("annotation_store.block.os", Without("fsync")),
-    "what another tool wrote": ("annotation_store.leaf.os", Without("fsync")),
+    "the directory": ("annotation_store.committing.block.os", Without("fsync")),
+    "what another tool wrote": ("annotation_store.committing.leaf.os", Without("fsync")),
     "a new directory": ("precomputed_server.files.os", Without("fsync")),
 }
 

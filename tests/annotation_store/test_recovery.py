@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from annotation_store import leaf as leaf_module
+from annotation_store.committing import leaf as leaf_module
 from annotation_store.edits import PutOne
 from annotation_store.history.lines import sealed
 from annotation_store.history.segments import read_from

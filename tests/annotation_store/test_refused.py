@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from annotation_store.refused import RefusedSaves
+from annotation_store.pages.refused import RefusedSaves
 from precomputed_server.errors import NotFound, Unreadable
 
 MEBIBYTE = 1 << 20

@@ -66,6 +66,7 @@ class Rewriting:
     bodies: dict[str, int] = field(default_factory=dict)
     acknowledged: list[float] = field(default_factory=lambda: [0.0])
     seconds: float = 0.0
+    begun: float = field(default_factory=time.monotonic)
     unchanged: int = 0
     counted: int = 0
     over: threading.Event = field(default_factory=threading.Event)
@@ -73,7 +74,6 @@ class Rewriting:
 
     def write(self) -> None:
         """Rewrite the leaf until all have read enough; each version is unlike every other one."""
-        begun = time.monotonic()
         try:
             with Annotator(self.port) as client:
                 while self.counted < self.reads and not self.over.is_set():
@@ -84,7 +84,7 @@ class Rewriting:
                     self.bodies[headers["ETag"].strip('"')] = number + 1
                     self.acknowledged.append(time.monotonic())
         finally:
-            self.seconds = time.monotonic() - begun
+            self.seconds = time.monotonic() - self.begun
             self.over.set()
 
     def read(self, who: int) -> None:
@@ -98,6 +98,8 @@ class Rewriting:
         reader, dice, known = RawReader(self.port), random.Random(who), ""
         seen: list[tuple[float, str]] = []
         while not self.over.is_set():
+            if self.writer_lags():
+                time.sleep(0.002)
             asked = known if known and dice.random() < 0.5 else None
             begun = time.monotonic()
             status, tag, body = reader.get(URL, asked)
@@ -115,6 +117,10 @@ class Rewriting:
             self.counted += 1
         reader.close()
         self.seen += seen
+
+    def writer_lags(self) -> bool:
+        """Whether readers should leave the rewriter more of a busy machine."""
+        return len(self.acknowledged) < 1.5 * FEWEST_WRITES_PER_S * (time.monotonic() - self.begun)
 
     def stale(self) -> list[tuple[int, int]]:
         """Answers with an older version than one acknowledged before they were asked for: (version, newer one)."""

@@ -12,9 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from annotation_store.edits import Edit, apply
+from annotation_store.merging.saves import decide, holding, materialised
+from annotation_store.merging.shadows import Candidate, Decision, Page, Parking, Shadow, Source, succeeded
 from annotation_store.model import Item, Items
-from annotation_store.saves import decide, holding, materialised
-from annotation_store.shadows import Candidate, Decision, Page, Parking, Shadow, Source, succeeded
 from tests.annotation_store.drawn import by_id, items, leaves, saved, through_the_client, unknown
 from tests.data import point
 

@@ -24,15 +24,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from annotation_store.block import LockedBlock
+from annotation_store.committing.block import LockedBlock
+from annotation_store.committing.leaf import Content, LockedLeaf
 from annotation_store.edits import DeleteOne, ReplaceAll, RestoreTo
 from annotation_store.history.records import Record
-from annotation_store.leaf import Content, LockedLeaf
-from annotation_store.merge import merged
+from annotation_store.merging.merge import merged
+from annotation_store.merging.saves import JUST_OPENED_S
+from annotation_store.merging.shadows import Decision
 from annotation_store.model import Item, Items, serialize
 from annotation_store.orders import Outcome, Restore
-from annotation_store.saves import JUST_OPENED_S
-from annotation_store.shadows import Decision
 from precomputed_server.errors import NotFound
 from precomputed_server.writing import atomic_write
 from tests.annotation_store.drawn import saved, through_the_client
@@ -433,7 +433,7 @@ def as_it_is(sent: Items, stored: Items, *_: object) -> Decision:
 
 
 def test_the_machine_finds_a_store_that_does_not_merge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("annotation_store.commit.decide", as_it_is)
+    monkeypatch.setattr("annotation_store.committing.group.decide", as_it_is)
     found_wrong()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from annotation_store.shadows import Shadow, is_prefix, succeeded
+from annotation_store.merging.shadows import Shadow, is_prefix, succeeded
 
 DAY_S = 86_400.0
 MOST_SHADOWS = 64

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from annotation_store.bases import COORDINATES, Body, Explanation, choose
 from annotation_store.blocks import slice_digits
 from annotation_store.edits import Edit
-from annotation_store.lengths import Vector3, length_after
-from annotation_store.merge import KNOWN, changed_fields, taken
+from annotation_store.merging.bases import COORDINATES, Body, Explanation, choose
+from annotation_store.merging.lengths import Vector3, length_after
+from annotation_store.merging.merge import KNOWN, changed_fields, taken
+from annotation_store.merging.shadows import WHOLE, Decision, Page, Parking, Shadow
 from annotation_store.model import Item, Items, check_item
-from annotation_store.shadows import WHOLE, Decision, Page, Parking, Shadow
 from precomputed_server.errors import InvalidAnnotation
 
 JUST_OPENED_S = 5.0

@@ -12,14 +12,14 @@ from typing import TypeVar
 from aiohttp import web
 
 from annotation_store.blocks import Blocks, Location
-from annotation_store.leaf import Snapshot
+from annotation_store.committing.leaf import Snapshot
 from annotation_store.orders import EdgesNm, Order, Outcome
-from annotation_store.refused import RefusedSaves
+from annotation_store.pages.refused import RefusedSaves
 from annotation_store.store import REFUSED, AnnotationStore
-from annotation_store.web_body import Budget
-from annotation_store.web_commit import Committer, Gatherer, within
-from annotation_store.web_large import LargeProcess, check_large
-from annotation_store.web_writer_client import WriterClient
+from annotation_store.web.body import Budget
+from annotation_store.web.gatherer import Committer, Gatherer, within
+from annotation_store.web.large import LargeProcess, check_large
+from annotation_store.web.writer_client import WriterClient
 from precomputed_server.errors import NotFound, PrecomputedError, WritesRefused
 from precomputed_server.files import Tree, typed
 from precomputed_server.local_state import usable_state

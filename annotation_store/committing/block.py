@@ -11,10 +11,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from annotation_store.blocks import Location
+from annotation_store.committing.leaf import Content, Known, LockedLeaf, written
 from annotation_store.history.log import BlockLog
 from annotation_store.history.records import FileChange, Record
 from annotation_store.history.state import LogState
-from annotation_store.leaf import Content, Known, LockedLeaf, written
 from precomputed_server.files import Tree
 from precomputed_server.writing import Replacement, exclusive_lock, remove_temporaries
 

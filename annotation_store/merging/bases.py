@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from annotation_store.merge import changed_fields
+from annotation_store.merging.merge import changed_fields
+from annotation_store.merging.shadows import Candidate, Page
 from annotation_store.model import GEOMETRY, Item, Items
-from annotation_store.shadows import Candidate, Page
 
 RETRY_S = 60.0
 """For how long a body that a page held before may be a repetition of it, sent again by a browser or a proxy."""

@@ -11,8 +11,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from annotation_store.committing.leaf import Content
 from annotation_store.history.state import LogState
-from annotation_store.leaf import Content
 from annotation_store.model import Items
 from precomputed_server.recent import Recent
 

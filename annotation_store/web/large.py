@@ -16,10 +16,10 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from annotation_store.blocks import Location
-from annotation_store.leaf import Snapshot
+from annotation_store.committing.leaf import Snapshot
 from annotation_store.orders import Answer, Order
 from annotation_store.store import AnnotationStore
-from annotation_store.web_commit import Places, within
+from annotation_store.web.gatherer import Places, within
 from precomputed_server.errors import Busy
 from precomputed_server.settings import Settings
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
+from annotation_store.committing.working import Working
 from annotation_store.history.instants import instant_of, seconds_of
 from annotation_store.history.versions import Versions
-from annotation_store.journal import Journal, PageMemory
+from annotation_store.merging.saves import materialised
+from annotation_store.merging.shadows import Candidate, Page, is_prefix, succeeded
 from annotation_store.model import Items
 from annotation_store.orders import Order
-from annotation_store.saves import materialised
-from annotation_store.shadows import Candidate, Page, is_prefix, succeeded
-from annotation_store.working import Working
+from annotation_store.pages.journal import Journal, PageMemory
 
 _SHADOWS_LIVE_S = 86_400
 

@@ -17,10 +17,10 @@ from typing import Any
 import orjson
 
 from annotation_store.blocks import join, slice_digits
-from annotation_store.hourly import Appender, Line, Reader
 from annotation_store.model import Item
-from annotation_store.page_memory import PageMemory as PageMemory
-from annotation_store.page_memory import PlaceMemory, SliceMemory
+from annotation_store.pages.hourly import Appender, Line, Reader
+from annotation_store.pages.memory import PageMemory as PageMemory
+from annotation_store.pages.memory import PlaceMemory, SliceMemory
 from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.recent import Recent
 

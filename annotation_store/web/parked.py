@@ -8,8 +8,8 @@ from aiohttp import web
 
 from annotation_store.model import serialize
 from annotation_store.orders import Kind, Part
-from annotation_store.web_request import JSON, Arrival, json_answer, page_of, told
-from annotation_store.web_service import STORE, Place
+from annotation_store.web.request import JSON, Arrival, json_answer, page_of, told
+from annotation_store.web.service import STORE, Place
 from precomputed_server.errors import NotFound
 from precomputed_server.web.respond import NO_CACHE
 from precomputed_server.web.routes import Target

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from annotation_store.orders import Answer, Order, answer_from_json, order_to_json
-from annotation_store.web_frames import Frames, message_of, open_state, socket_path
+from annotation_store.web.frames import Frames, message_of, open_state, socket_path
 from precomputed_server.errors import Busy, Defect, InvalidInput, PrecomputedError
 from precomputed_server.local_state import state_of
 from precomputed_server.settings import Settings

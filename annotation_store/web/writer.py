@@ -20,9 +20,9 @@ from typing import Any
 from annotation_store import upkeep
 from annotation_store.orders import Answer, answer_to_json, order_from_json
 from annotation_store.store import AnnotationStore
-from annotation_store.web_commit import Gatherer
-from annotation_store.web_frames import SOCKET, Frames, message_of, open_state, socket_path
-from annotation_store.web_large import LargeProcess
+from annotation_store.web.frames import SOCKET, Frames, message_of, open_state, socket_path
+from annotation_store.web.gatherer import Gatherer
+from annotation_store.web.large import LargeProcess
 from precomputed_server.local_state import usable_state
 from precomputed_server.settings import Settings
 

@@ -8,8 +8,11 @@ from typing import Literal
 
 import orjson
 
-from annotation_store.block import LockedBlock
 from annotation_store.blocks import Location
+from annotation_store.committing.block import LockedBlock
+from annotation_store.committing.leaf import ETAG_DIGITS, Content
+from annotation_store.committing.memory import Memory
+from annotation_store.committing.working import PageSave, Working
 from annotation_store.edits import Edit, RestoreTo
 from annotation_store.history.instants import read_instant
 from annotation_store.history.records import (
@@ -23,14 +26,11 @@ from annotation_store.history.records import (
     holds_of,
 )
 from annotation_store.history.versions import Versions
-from annotation_store.journal import Journal
-from annotation_store.leaf import ETAG_DIGITS, Content
-from annotation_store.memory import Memory
+from annotation_store.merging.saves import decide
+from annotation_store.merging.shadows import WHOLE, Parking
 from annotation_store.orders import Answer, Order, Outcome, Part, Resolve, Restore, Said, Save
-from annotation_store.pages import Pages
-from annotation_store.saves import decide
-from annotation_store.shadows import WHOLE, Parking
-from annotation_store.working import PageSave, Working
+from annotation_store.pages.candidates import Pages
+from annotation_store.pages.journal import Journal
 from precomputed_server.errors import KeyReused, NotFound, PrecomputedError, PreconditionFailed
 
 ANY_VERSION = "*"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from annotation_store.committing.leaf import Content, Lines, LockedLeaf
+from annotation_store.committing.memory import LeafMemory
 from annotation_store.edits import Edit
-from annotation_store.leaf import Content, Lines, LockedLeaf
-from annotation_store.memory import LeafMemory
+from annotation_store.merging.saves import holding
 from annotation_store.model import Item, Items
 from annotation_store.orders import Order, Outcome
-from annotation_store.saves import holding
 
 
 @dataclass

@@ -12,10 +12,10 @@ import orjson
 from aiohttp import web
 from aiohttp.helpers import ETAG_ANY
 
-from annotation_store.commit import ANY_VERSION
+from annotation_store.committing.group import ANY_VERSION
 from annotation_store.model import check_id
 from annotation_store.orders import Order, Outcome, Part
-from annotation_store.web_service import Place
+from annotation_store.web.service import Place
 from precomputed_server.errors import InvalidInput
 from precomputed_server.web.respond import NO_CACHE, quoted
 from precomputed_server.web.routes import Session, Target

@@ -11,9 +11,9 @@ from typing import Any
 from aiohttp import web
 
 from annotation_store.blocks import join
-from annotation_store.web_body import Share, pieces
-from annotation_store.web_request import EDIT_HEADER, Arrival, author_of, page_of
-from annotation_store.web_service import STORE
+from annotation_store.web.body import Share, pieces
+from annotation_store.web.request import EDIT_HEADER, Arrival, author_of, page_of
+from annotation_store.web.service import STORE
 from precomputed_server.errors import Busy, NotFound, PrecomputedError, TooLarge
 from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.web.respond import problem_of, status_of

@@ -9,15 +9,15 @@ import orjson
 from aiohttp import web
 
 from annotation_store.blocks import Location
+from annotation_store.committing.leaf import Snapshot
 from annotation_store.history.instants import instant, read_instant
 from annotation_store.history.versions import Entry
-from annotation_store.leaf import Snapshot
 from annotation_store.model import parse_object
 from annotation_store.orders import Part
 from annotation_store.store import AnnotationStore
-from annotation_store.web_body import body_of
-from annotation_store.web_request import JSON, VERSION_HEADER, Arrival, if_match_of, json_answer, told
-from annotation_store.web_service import STORE, Place
+from annotation_store.web.body import body_of
+from annotation_store.web.request import JSON, VERSION_HEADER, Arrival, if_match_of, json_answer, told
+from annotation_store.web.service import STORE, Place
 from precomputed_server.errors import InvalidInput
 from precomputed_server.web.respond import NO_CACHE
 from precomputed_server.web.routes import Target

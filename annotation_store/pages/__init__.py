@@ -1,0 +1,1 @@
+"""What the pages of this host hold, and their saves that were refused: kept in the state directory."""

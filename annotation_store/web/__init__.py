@@ -1,0 +1,1 @@
+"""Annotations over HTTP, and the process that writes them."""
