@@ -257,12 +257,18 @@ class Disk:
     def _write(self, node: int, path: Path, survives: Survives, dice: random.Random) -> None:
         if node in self.files:
             file = self.files[node]
-            path.write_bytes(_after(file.durable, list(_surviving(file.pending, survives, dice, self.damaged))))
+            pending = list(_surviving(file.pending, survives, dice, self.damaged))
+            cut = next((change for change in file.pending if isinstance(change, Cut)), None)
+            if cut is not None and cut not in pending:
+                # What another program writes after it has cut a file off goes to new places on the disk: without the
+                # cut it is not there either.
+                pending = pending[:0]
+            path.write_bytes(_after(file.durable, pending))
             return
         path.mkdir()
         directory = self.directories[node]
-        pending = list(_surviving(directory.pending, survives, dice, lambda change, _: change))
-        for name, below in _named_after(directory.durable, pending).items():
+        changes = list(_surviving(directory.pending, survives, dice, lambda change, _: change))
+        for name, below in _named_after(directory.durable, changes).items():
             self._write(below, path / name, survives, dice)
 
 
