@@ -35,7 +35,7 @@ from precomputed_server.errors import KeyReused, NotFound, PrecomputedError, Pre
 
 ANY_VERSION = "*"
 _WHOLE = frozenset({WHOLE})
-_LONGEST_HOLDS = 4096
+_LONGEST_HOLDS = 1024
 """Bytes: what a page holds is in the log only for a crash between its line and that of the journal."""
 _JOURNALED: Mapping[Said, Literal["parked", "unchanged"]] = {"parked": "parked", "unchanged": "unchanged"}
 

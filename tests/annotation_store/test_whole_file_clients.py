@@ -28,7 +28,7 @@ COMMON = 24
 """Annotations of a leaf that all of them write to, each to a field of their own."""
 
 UNSURE_SHARE = 0.01
-"""Of the saves of browsers that all have one key: nobody can know for sure which of them sent one."""
+"""Of the saves: nobody can know for sure which of several pages of one key sent one, and what it held."""
 
 DATASET = "/brain"
 BLOCK = f"{DATASET}/annotations/x0y0z0"
@@ -214,12 +214,23 @@ def restorable(server: RunningServer, missing: set[str]) -> Iterator[str]:
                 yield from (f"{leaf} {item['id']}" for item in answer.json() if f"{leaf} {item['id']}" in missing)
 
 
-def was_stored(server: RunningServer, wrong: str, people: Sequence[Person]) -> bool:
-    """Whether the history has the value that somebody undid."""
+def undone_by(server: RunningServer, wrong: str, people: Sequence[Person]) -> str | None:
+    """The key of the page that gave a field another value after the one it should have; None: that is in no version."""
     leaf, id, name = wrong.split(" ")
     wanted = [fields[name] for person in people for fields in values_of(person, leaf, id) if name in fields]
-    entries = ask(server, "GET", f"{BLOCK}/{leaf}/history?limit=1000&id={id}").json()["entries"]
-    return any((entry["after"] or {}).get(name) in wanted for entry in entries)
+    author = None
+    for entry in ask(server, "GET", f"{BLOCK}/{leaf}/history?limit=1000&id={id}").json()["entries"]:
+        if (entry["after"] or {}).get(name) in wanted:
+            return author
+        author = str(entry["author"])
+    return None
+
+
+def added_by(server: RunningServer, returned: str) -> str:
+    """The key of the page that edited an annotation last."""
+    leaf, id = returned.split(" ")
+    entries = ask(server, "GET", f"{BLOCK}/{leaf}/history?limit=1&id={id}").json()["entries"]
+    return str(entries[0]["author"])
 
 
 def values_of(person: Person, leaf: str, id: str) -> Iterator[dict[str, Any]]:
@@ -268,11 +279,11 @@ def test_nobody_loses_what_they_drew_or_wrote(
     assert missing == set(restorable(server, missing))
     assert len(missing) <= sum(len(person.wipes) for person in people if not person.alone)
     wrong = clobbered(stored, people)
-    if prefixes == SESSIONS:
-        assert wrong == []
     assert len(wrong) <= saves * PEOPLE * UNSURE_SHARE
-    assert [text for text in wrong if not was_stored(server, text, people)] == []
-    assert resurrected(stored, people) == []
+    assert {undone_by(server, text, people) for text in wrong} <= {"person-1" if prefixes == SESSIONS else "anonymous"}
+    returned = resurrected(stored, people)
+    assert len(returned) <= saves * PEOPLE * UNSURE_SHARE
+    assert {added_by(server, text) for text in returned} <= {"person-1"}
     parked = check_wipes(server, people)
     assert parked > 0
     assert {status for person in people for status in person.statuses} <= {200, 204, 404}
