@@ -141,8 +141,6 @@ def choose(body: Body, page: Page) -> Choice:
         # Nobody repeats what he sent so long ago, and no single page sends what it was just answered: a person removed
         # one annotation. Otherwise he could never remove it, because without it the leaf is what the page held before.
         return Choice(newest, newest.candidate.number)
-    if chosen.edits:  # they would give others' fields the values that the newest shadow holds, which are no news
-        return Choice(newest, None, newest.only_removed)
     return Choice(chosen, base, newest.only_removed)
 
 
