@@ -129,7 +129,7 @@ def choose(body: Body, page: Page) -> Choice:
         others = any(found.removed != chosen.removed for found in likeliest)
         others = others or (not body.sent and newest.removed != chosen.removed)
         return Choice(chosen, base, chosen.removed[0] if others else None)
-    both_saved = chosen.candidate.source == newest.candidate.source == "saved"
+    both_saved = page.prefixed and chosen.candidate.source == newest.candidate.source == "saved"
     if not chosen.edits and newest.only_changes_one and (both_saved or not ranks[0][0]):
         # True, false, true: that the key has held a body before is no reason to pass it over. Nor is it when a drag's
         # saves overtook each other and its end, the last to come, says what an earlier one said.
@@ -141,7 +141,16 @@ def choose(body: Body, page: Page) -> Choice:
         # Nobody repeats what he sent so long ago, and no single page sends what it was just answered: a person removed
         # one annotation. Otherwise he could never remove it, because without it the leaf is what the page held before.
         return Choice(newest, newest.candidate.number)
-    return Choice(chosen, base, newest.only_removed)
+    return _in_doubt(chosen, newest, base)
+
+
+def _in_doubt(chosen: Explanation, newest: Explanation, base: str | None) -> Choice:
+    """The newest candidate's only annotation that the body lacks may have been removed, or not: nothing else happened.
+
+    Edits of the other candidate would give fields the values that the newest holds as well: these are no news, and
+    somebody else may have changed them since.
+    """
+    return Choice(newest, None, newest.only_removed) if chosen.edits else Choice(chosen, base, newest.only_removed)
 
 
 def _stored_explanation(body: Body, page: Page) -> Explanation | None:
