@@ -31,6 +31,8 @@ _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 _LONGEST_PEER = 300
 _LAST_DATA_AT, _LAST_DATA = 52, struct.Struct("=I")
 """Where linux/tcp.h has tcpi_last_data_recv in struct tcp_info, in milliseconds."""
+_TICK_MS = 10
+"""The longest tick of a kernel (CONFIG_HZ=100), in which it counts: what it tells may be one too many."""
 
 
 def page_of(request: web.Request, session: Session | None) -> str:
@@ -67,10 +69,11 @@ def if_match_of(request: web.Request) -> tuple[str, ...] | None:
 
 
 def arrival_of(request: web.Request) -> int:
-    """When the newest bytes of a request came in, in nanoseconds of the monotonic clock.
+    """When the newest bytes of a request had come in, in nanoseconds of the monotonic clock.
 
     As the kernel says (TCP_INFO, tcpi_last_data_recv): a busy process looks at a request later than another one that
-    has come after it.
+    has come after it. It is never earlier than they really came, so a request that was sent after the answer to another
+    one always counts as the later of the two.
     """
     now = time.monotonic_ns()
     connection = None if request.transport is None else request.transport.get_extra_info("socket")
@@ -81,7 +84,7 @@ def arrival_of(request: web.Request) -> int:
         (milliseconds,) = _LAST_DATA.unpack_from(told, _LAST_DATA_AT)
     except (OSError, struct.error):  # no TCP
         return now
-    return now - int(milliseconds) * 1_000_000
+    return now - max(0, int(milliseconds) - _TICK_MS) * 1_000_000
 
 
 class Arrival:
