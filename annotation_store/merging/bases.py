@@ -1,7 +1,10 @@
 """What a whole-file save was made from: of all that its page may hold, what explains the body best. Pure.
 
 A save says nothing of what it changed. It is compared with each candidate, and the one that takes the fewest removals
-for it to be the page's next body is believed, because a wrong one undoes what somebody else has done.
+for it to be the page's next body is believed, because a wrong one undoes what somebody else has done. A key may be
+shared by many pages, and then what a page holds may not be among the candidates at all. So a few rules come first, each
+for a way in which the best explanation is known to mislead. They rest on what all whole-file clients do: a person makes
+one edit a save, and each move of a drag is a save that does not wait for the one before.
 """
 
 from __future__ import annotations
@@ -9,86 +12,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from annotation_store.merging.explanations import COORDINATES, Body, Explanation, Known
 from annotation_store.merging.merge import changed_fields
 from annotation_store.merging.shadows import Candidate, Page
-from annotation_store.model import GEOMETRY, Item, Items
 
 RETRY_S = 60.0
 """For how long a body that a page held before may be a repetition of it, sent again by a browser or a proxy."""
 
+OVERLAP_NS = 2_000_000_000
+"""For how long a save may be under way while the same page sends the next one."""
+
 _MOST_ALIKE = 4
-
-COORDINATES = frozenset(field for fields in GEOMETRY.values() for field in fields)
-
-_NONE: frozenset[str] = frozenset()
 _NOTHING = Candidate(None, 0.0, "stored", {})
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What a page that held the candidate did to it when it sent its body; `changed` are ids."""
-
-    candidate: Candidate
-    removed: list[str]
-    changed: list[str]
-    added: list[str]
-
-    @property
-    def edits(self) -> int:
-        """How many annotations it changed or added."""
-        return len(self.changed) + len(self.added)
-
-    @property
-    def only_removed(self) -> str | None:
-        """The id of the annotation whose removal is all that happened."""
-        return self.removed[0] if len(self.removed) == 1 and not self.edits else None
-
-    @property
-    def only_changes_one(self) -> bool:
-        """Whether the change of one annotation is all that happened."""
-        return len(self.changed) == 1 and not self.removed and not self.added
-
-
-class Body:
-    """What a page sent, beside what is stored; each pair of annotations is compared once.
-
-    Shadows share the objects of the versions that they were read from: most comparisons are of identities.
-    """
-
-    def __init__(self, sent: Items, stored: Items) -> None:
-        self.sent = sent
-        self.stored = stored
-        self._compared: dict[int, frozenset[str]] = {}
-        self._unchanged = {id: item for id, item in stored.items() if id in sent and not changed_fields(item, sent[id])}
-
-    def changed(self, name: str, held: Item) -> frozenset[str]:
-        """The fields in which the annotation of that id says something else in the body than in `held`."""
-        if self._unchanged.get(name) is held:
-            return _NONE
-        fields = self._compared.get(id(held))
-        if fields is None:
-            fields = self._compared[id(held)] = changed_fields(held, self.sent[name])
-        return fields
-
-    def removals(self, found: Explanation) -> int:
-        """How many removals an explanation takes; one of what somebody else has removed already is none."""
-        removed = found.removed
-        return 0 if len(removed) == 1 and removed[0] not in self.stored else len(removed)
-
-    def explained_by(self, candidate: Candidate) -> Explanation:
-        """What was done to the candidate for it to be the body."""
-        unchanged, sent, compared = self._unchanged.get, self.sent, self._compared
-        removed, changed = [], []
-        for name, item in candidate.items.items():
-            if unchanged(name) is not item:
-                if name not in sent:
-                    removed.append(name)
-                elif compared.get(id(item), True) and self.changed(name, item):
-                    changed.append(name)
-        added = []
-        if len(sent) > len(candidate.items) - len(removed):
-            added = [name for name in sent if name not in candidate.items]
-        return Explanation(candidate, removed, changed, added)
 
 
 @dataclass(frozen=True)
@@ -96,11 +31,13 @@ class Choice:
     """What the body is taken to be made from; `doubted` is an annotation that it may or may not have removed.
 
     `base` is the number of the candidate that the page no longer holds, None when there is none or nobody can know.
+    `known` are edits of the explanation, as (id, field), that are none: the page only says what it has read.
     """
 
     explanation: Explanation
     base: str | None
     doubted: str | None = None
+    known: frozenset[tuple[str, str]] = frozenset()
 
 
 def choose(body: Body, page: Page) -> Choice:
@@ -113,61 +50,130 @@ def choose(body: Body, page: Page) -> Choice:
     if not candidates or _is_news(body, candidates, page):
         held = next((candidate for candidate in candidates if page.prefixed or not candidate.items), None)
         return Choice(body.explained_by(_NOTHING), None if held is None else held.number)
-    explanations = [body.explained_by(candidate) for candidate in candidates]
-    impossible = _Impossible(body, explanations)
-    ranks = [(impossible.edits(found), body.removals(found), found.edits) for found in explanations]
-    best = min(ranks)
-    likeliest = [found for found, rank in zip(explanations, ranks, strict=True) if rank == best]
-    newest, chosen = explanations[0], likeliest[0]
-    if len(chosen.changed) + len(chosen.added) > 1:
-        stored = _stored_explanation(body, page)
-        if stored is not None:
-            return Choice(stored, None)
-    base = _replaced(likeliest)
-    if best[1]:
-        # Pages of one key that hold different annotations: which of them removed its own cannot be known.
-        others = any(found.removed != chosen.removed for found in likeliest)
-        others = others or (not body.sent and newest.removed != chosen.removed)
-        return Choice(chosen, base, chosen.removed[0] if others else None)
-    both_saved = page.prefixed and chosen.candidate.source == newest.candidate.source == "saved"
-    if not chosen.edits and newest.only_changes_one and (both_saved or not ranks[0][0]):
-        # True, false, true: that the key has held a body before is no reason to pass it over. Nor is it when a drag's
-        # saves overtook each other and its end, the last to come, says what an earlier one said.
-        return Choice(newest, newest.candidate.number)
-    if newest.only_removed is None or not body.removals(newest):
-        return Choice(chosen, base)
-    repeats = chosen.candidate.source == "saved" or not page.prefixed
-    if not chosen.edits and (not repeats or page.now - chosen.candidate.time >= RETRY_S):
-        # Nobody repeats what he sent so long ago, and no single page sends what it was just answered: a person removed
-        # one annotation. Otherwise he could never remove it, because without it the leaf is what the page held before.
-        return Choice(newest, newest.candidate.number)
-    return _in_doubt(chosen, newest, base)
+    return _Choosing(body, page, [body.explained_by(candidate) for candidate in candidates]).choice()
 
 
-def _in_doubt(chosen: Explanation, newest: Explanation, base: str | None) -> Choice:
-    """The newest candidate's only annotation that the body lacks may have been removed, or not: nothing else happened.
+class _Choosing:
+    """The choice between explanations, newest first, of which there is at least one."""
 
-    Edits of the other candidate would give fields the values that the newest holds as well: these are no news, and
-    somebody else may have changed them since.
-    """
-    return Choice(newest, None, newest.only_removed) if chosen.edits else Choice(chosen, base, newest.only_removed)
+    def __init__(self, body: Body, page: Page, explanations: Sequence[Explanation]) -> None:
+        self.body = body
+        self.page = page
+        self.explanations = explanations
+        self.known = Known(body, explanations)
+        ranks = [(self.known.impossible(found), body.removals(found), found.edits) for found in explanations]
+        best = min(ranks)
+        self.likeliest = [found for found, rank in zip(explanations, ranks, strict=True) if rank == best]
+        self.newest, self.chosen = explanations[0], self.likeliest[0]
+        self.newest_is_possible = not ranks[0][0]
+        self.base = _replaced(self.likeliest)
+
+    def choice(self) -> Choice:
+        rules = (self._read_elsewhere, self._one_edit, self._removal, self._end_of_drag, self._last_removal)
+        found = (rule() for rule in rules)
+        return next((choice for choice in found if choice is not None), Choice(self.chosen, self.base))
+
+    def _read_elsewhere(self) -> Choice | None:
+        """The newest stored version that explains the body by one addition or change, where the shadows take more.
+
+        What others have set is then no edit of this page, which must have read it where this host was not told: from
+        another server, or when the journal was full. So only what is newer than all that is known of the page counts.
+        """
+        if self.chosen.edits <= 1:
+            return None
+        newest = max((candidate.time for candidate in self.page.candidates), default=0.0)
+        for candidate in self.page.stored_candidates:
+            if candidate.time <= newest:
+                break
+            found = self.body.explained_by(candidate)
+            if found.edits <= 1 and not found.removed:
+                return Choice(found, None)
+        return None
+
+    def _one_edit(self) -> Choice | None:
+        """What is left of several edits where nobody can be sure what the page held.
+
+        What another page of the key, or what is stored, has said before is then no news of this one. Where there is no
+        news at all, and one removal from another candidate is all that happened, it is in doubt.
+        """
+        chosen = self.chosen
+        if not chosen.edits or self._is_sure():
+            return None
+        edits, known = self.body.edits(chosen), self.known.edits(chosen)
+        if known == edits:
+            for found in self.explanations:
+                name = found.only_removed
+                if name is not None and name in self.body.stored:
+                    return Choice(found, None, name)
+        if chosen.edits + len(chosen.removed) == 1 and (known == edits or not known):
+            return None
+        return Choice(chosen, None, chosen.removed[0] if chosen.removed else None, known)
+
+    def _removal(self) -> Choice | None:
+        """Where pages of one key hold different annotations, which of them removed its own cannot be known."""
+        chosen, emptied = self.chosen, not self.body.sent
+        if not self.body.removals(chosen):
+            return None
+        others = any(found.removed != chosen.removed for found in self.likeliest)
+        others = others or (emptied and self.newest.removed != chosen.removed)
+        # A page that could not read the leaf sends the same, and others than the one that is removed are there.
+        others = others or (emptied and not self._is_sure() and len(self.body.stored) > 1)
+        return Choice(chosen, self.base, chosen.removed[0] if others else None)
+
+    def _end_of_drag(self) -> Choice | None:
+        """That the key has held a body before is no reason to pass it over.
+
+        A person who sets a flag anew sends true, false, true. And when a drag's saves overtook each other, its end says
+        what one of them said that counts as an earlier one: nobody else can have read that position and have dragged
+        it on within a moment.
+        """
+        chosen, newest = self.chosen, self.newest
+        if chosen.edits:
+            return None
+        both_saved = self.page.prefixed and chosen.candidate.source == newest.candidate.source == "saved"
+        if newest.only_changes_one and (both_saved or self.newest_is_possible):
+            return Choice(newest, newest.candidate.number)
+        for found in self.explanations[: self.explanations.index(chosen)]:
+            if found.only_changes_one and _overlapped(chosen.candidate, found.candidate) and self._stands(found):
+                return Choice(found, found.candidate.number)
+        return None
+
+    def _stands(self, found: Explanation) -> bool:
+        """Whether what is stored of the annotation that moved is where it was in the candidate."""
+        (name,) = found.changed
+        held, stored = found.candidate.items[name], self.body.stored.get(name)
+        moved = self.body.changed(name, held) & COORDINATES
+        return bool(moved) and stored is not None and not moved & changed_fields(held, stored)
+
+    def _last_removal(self) -> Choice | None:
+        """The newest candidate's only annotation that the body lacks may have been removed, or not.
+
+        Edits of the other candidate would give fields the values that the newest holds as well: these are no news, and
+        somebody else may have changed them since.
+        """
+        chosen, newest = self.chosen, self.newest
+        if newest.only_removed is None or not self.body.removals(newest):
+            return None
+        if chosen.edits:
+            return Choice(newest, None, newest.only_removed)
+        repeats = chosen.candidate.source == "saved" or not self.page.prefixed
+        if not repeats or self.page.now - chosen.candidate.time >= RETRY_S:
+            # Nobody repeats what he sent so long ago, and no single page sends what it was just answered: a person
+            # removed one annotation. Otherwise he could never remove it, because without it the leaf is what the page
+            # held before.
+            return Choice(newest, newest.candidate.number)
+        return Choice(chosen, self.base, newest.only_removed)
+
+    def _is_sure(self) -> bool:
+        """Whether there is no doubt that the page held the chosen candidate."""
+        return self.chosen is self.newest if self.page.prefixed else len(self.explanations) == 1
 
 
-def _stored_explanation(body: Body, page: Page) -> Explanation | None:
-    """The newest stored version that explains the body by one addition or change, where the page's shadows take more.
-
-    A person makes one edit a save: what others have set is then no edit of this page, which must have read it where
-    this host was not told: from another server, or when the journal was full. So only what is newer than all that is
-    known of the page counts.
-    """
-    newest = max((candidate.time for candidate in page.candidates), default=0.0)
-    for candidate in page.stored_candidates:
-        if candidate.time <= newest:
-            break
-        found = body.explained_by(candidate)
-        if found.edits <= 1 and not found.removed:
-            return found
-    return None
+def _overlapped(first: Candidate, second: Candidate) -> bool:
+    """Whether two saves may have been under way together."""
+    if first.source != "saved" or second.source != "saved" or not first.arrived or not second.arrived:
+        return False
+    return 0 <= second.arrived - first.arrived < OVERLAP_NS
 
 
 def _replaced(likeliest: Sequence[Explanation]) -> str | None:
@@ -210,38 +216,3 @@ def _is_news(body: Body, candidates: Sequence[Candidate], page: Page) -> bool:
     if not body.sent or candidates[0].source == "saved":
         return False
     return not any(name in held for held in [body.stored, *(each.items for each in candidates)] for name in body.sent)
-
-
-class _Impossible:
-    """Which edits no page can have made that held a candidate: it would have had to know what it never saw.
-
-    An id has 40 random digits, and a position is hardly hit twice.
-    """
-
-    def __init__(self, body: Body, explanations: Sequence[Explanation]) -> None:
-        self._body = body
-        self._items = [body.stored, *(found.candidate.items for found in explanations)]
-        self._known: dict[str, bool] = {}
-        self._positions: dict[str, frozenset[str]] = {}
-
-    def edits(self, found: Explanation) -> int:
-        """How many edits of the explanation are impossible."""
-        count = sum(self._is_known(name) for name in found.added)
-        for name in found.changed:
-            moved = self._body.changed(name, found.candidate.items[name]) & COORDINATES
-            if moved:
-                count += len(moved & self._known_positions(name))
-        return count
-
-    def _is_known(self, name: str) -> bool:
-        if name not in self._known:
-            self._known[name] = any(name in items for items in self._items)
-        return self._known[name]
-
-    def _known_positions(self, name: str) -> frozenset[str]:
-        """The coordinate fields of the body's annotation that say what somebody else's do."""
-        if name not in self._positions:
-            others = {id(items[name]): items[name] for items in self._items if name in items}
-            same = [(other.keys() & COORDINATES) - self._body.changed(name, other) for other in others.values()]
-            self._positions[name] = frozenset().union(*same)
-        return self._positions[name]

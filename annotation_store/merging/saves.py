@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from annotation_store.blocks import slice_digits
 from annotation_store.edits import Edit
-from annotation_store.merging.bases import COORDINATES, Body, Explanation, choose
+from annotation_store.merging.bases import choose
+from annotation_store.merging.explanations import COORDINATES, Body, Explanation
 from annotation_store.merging.lengths import Vector3, length_after
 from annotation_store.merging.merge import KNOWN, changed_fields, taken
 from annotation_store.merging.shadows import WHOLE, Decision, Page, Parking, Shadow
@@ -32,7 +33,7 @@ def decide(sent: Items, stored: Items, page: Page, leaf: str, voxel_nm: Vector3 
     """
     body = Body(sent, stored)
     choice = choose(body, page)
-    merge = _Merge(body, choice.explanation, page.later, voxel_nm)
+    merge = _Merge(body, choice.explanation, page.later | choice.known, voxel_nm)
     merge.carry_out()
     parking = _parking(merge, page, leaf, choice.doubted)
     removed = [] if parking is not None else merge.removed

@@ -517,3 +517,44 @@ def test_a_large_leaf_with_many_shadows_is_decided_quickly() -> None:
     start = time.perf_counter()
     decide(sent, stored, page(*shadows, held(stored)), "fibers")
     assert time.perf_counter() - start < 0.05, "it took ten times as long as it should"
+
+
+def text(item: Item, value: str) -> Item:
+    return {**item, "description": value}
+
+
+def test_of_a_page_whose_base_is_not_known_only_what_is_new_is_an_edit() -> None:
+    """It held A as "old" and B; what it is compared with is another page's save, of which nothing else is left."""
+    stored = leaf(text(A, "new"), text(B, "b"), C)
+    read_long_ago, other = held(leaf(text(A, "old")), "read", 50), held(stored, "other", 5, "saved")
+    sent = leaf(text(A, "old"), text(B, "mine"), C)
+    decision = decide(sent, stored, page(other, read_long_ago), "fibers")
+    assert decision == Decision(
+        [Edit("change", B["id"], text(B, "mine"))], None, None, {B["id"]: frozenset({"description"})}
+    )
+    # Where nobody else may have sent it, all of it is meant.
+    alone = decide(sent, stored, page(other), "fibers")
+    assert [edit.id for edit in alone.edits] == [A["id"], B["id"]]
+
+
+def test_a_removal_from_one_candidate_and_old_texts_for_another_is_in_doubt() -> None:
+    stored = leaf(text(A, "new"), B, C)
+    mine, other = held(leaf(text(A, "old"), B, C), "mine", 50, "saved"), held(stored, "other", 5, "saved")
+    decision = decide(leaf(text(A, "old"), B), stored, page(other, mine, held(leaf(text(A, "new"), B))), "fibers")
+    assert decision == Decision([], Parking("doubt", (C["id"],)))
+
+
+def test_a_page_that_draws_removes_nothing_with_it() -> None:
+    """Its reading was aborted: it holds nothing and draws C, while another page of the key has saved A only."""
+    known = page(held(leaf(A), "other", 5, "saved"), held(leaf(A, B), "read", 50))
+    decision = decide(leaf(C), leaf(A, B), known, "fibers")
+    assert decision.parking == Parking("doubt", (A["id"],))
+    assert decision.edits == [Edit("add", C["id"], C)]
+
+
+def test_a_leaf_that_holds_more_is_not_emptied_by_one_of_many_pages() -> None:
+    """A page that could not read the leaf sends `[]` as well as the one that has removed its only annotation."""
+    others = page(held(leaf(A), "one", 5, "saved"), held(leaf(A, B), "read", 50))
+    assert decide({}, leaf(A, B), others, "fibers").parking == Parking("doubt", (A["id"],))
+    one = page(held(leaf(A), "one", 5, "saved"))
+    assert decide({}, leaf(A, B), one, "fibers").edits == [Edit("delete", A["id"])]
