@@ -82,7 +82,7 @@ class AnnotationStore(AnnotationReader):
         except PrecomputedError as error:
             return [error] * len(orders)
         finally:
-            self._memory.shrink()
+            self._memory.shrink({order.location(part).path for order in orders for part in order.parts})
 
     def _commit(self, orders: Sequence[Order]) -> list[Answer]:
         place = orders[0].location(orders[0].parts[0])

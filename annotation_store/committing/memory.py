@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from annotation_store.committing.leaf import Content
@@ -44,6 +44,7 @@ class LeafMemory:
     versions: OrderedDict[str, Items] = field(default_factory=OrderedDict)
     set_by: dict[tuple[str, str], int] = field(default_factory=dict)
     _bytes: dict[str, int] = field(default_factory=dict)
+    _kept: int = 0
     _newest: int = 0
     _prune_at: int = 4096
 
@@ -51,7 +52,7 @@ class LeafMemory:
     def size(self) -> int:
         """About how many bytes of JSON are kept."""
         data = self.content.data if self.content is not None else None
-        return _LEAST + len(data or b"") + sum(self._bytes.values())
+        return _LEAST + len(data or b"") + self._kept
 
     def remember(self, content: Content) -> None:
         """Keep the newest content."""
@@ -65,11 +66,12 @@ class LeafMemory:
         """Keep a version, of which so many bytes are those of annotations that no other version has."""
         self.versions[etag] = items
         self.versions.move_to_end(etag)
-        self._bytes[etag] = fresh + _A_REFERENCE * len(items)
-        total = sum(self._bytes.values())
-        while total > _KEPT_BYTES and len(self.versions) > 1:
+        size = fresh + _A_REFERENCE * len(items)
+        self._kept += size - self._bytes.get(etag, 0)
+        self._bytes[etag] = size
+        while self._kept > _KEPT_BYTES and len(self.versions) > 1:
             oldest, _ = self.versions.popitem(last=False)
-            total -= self._bytes.pop(oldest)
+            self._kept -= self._bytes.pop(oldest)
 
     def note(self, arrived: int, touched: Mapping[str, frozenset[str]]) -> None:
         """Keep what a request that `arrived` then has set."""
@@ -96,6 +98,8 @@ class Memory:
         self._bound = bound
         self._lock = threading.Lock()
         self._leaves: OrderedDict[str, LeafMemory] = OrderedDict()
+        self._sizes: dict[str, int] = {}  # as they were measured last, and their sum
+        self._total = 0
         self._blocks: Recent[str, BlockMemory] = Recent(_BLOCKS)
 
     def block(self, history: str) -> BlockMemory:
@@ -111,16 +115,17 @@ class Memory:
             self._leaves.move_to_end(path)
             return found
 
-    def shrink(self) -> None:
-        """Forget the leaves used least recently until what is kept lies within the bound."""
-        with self._lock:
-            sizes = {path: leaf.size for path, leaf in self._leaves.items()}
-            total = sum(sizes.values())
-            for path in self._oldest_first():
-                if total <= self._bound:
-                    return
-                total -= sizes[path]
-                del self._leaves[path]
+    def shrink(self, touched: Iterable[str]) -> None:
+        """Forget the leaves used least recently until what is kept lies within the bound.
 
-    def _oldest_first(self) -> Iterator[str]:
-        return iter(list(self._leaves))
+        `touched` are those whose memory a commit has used; only these are measured anew.
+        """
+        with self._lock:
+            for path in touched:
+                if path in self._leaves:
+                    size = self._leaves[path].size
+                    self._total += size - self._sizes.get(path, 0)
+                    self._sizes[path] = size
+            while self._total > self._bound and self._leaves:
+                path, _ = self._leaves.popitem(last=False)
+                self._total -= self._sizes.pop(path, 0)
