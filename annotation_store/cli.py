@@ -17,10 +17,10 @@ from annotation_store.cli_parked import become_owner, parked
 from annotation_store.committing.leaf import EXTERNAL
 from annotation_store.history.instants import read_instant
 from annotation_store.model import Item, Items
-from annotation_store.orders import Order, Outcome, Part
+from annotation_store.orders import Order, Part
 from annotation_store.store import AnnotationStore
 from annotation_store.upkeep import BlockOf, blocks_with_log, compact_block, verify_block
-from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError, Unreadable
+from precomputed_server.errors import InvalidInput, NotFound, Unreadable
 from precomputed_server.files import Tree
 from precomputed_server.format.names import ANNOTATIONS
 
@@ -129,7 +129,8 @@ def restore(chosen: Chosen, version: int | None, at: str | None, author: str, dr
             continue
         wanted = version if at is None else _version_at(chosen, (block, leaf), read_instant(at))
         part = Part(leaf, "restore", chosen.id, None, wanted)
-        outcome = _carried_out(chosen, Order(block.directory, (part,), author, "", secrets.token_hex(16)))
+        order = Order(block.directory, (part,), author, "", secrets.token_hex(16))
+        outcome = chosen.store.carry_out(order)[0]
         if outcome.edits:
             click.echo(f"{block.name}/{leaf}: {_counted(outcome.edits)} restored, version {outcome.version}.")
         else:
@@ -193,14 +194,6 @@ def compact(chosen: Chosen, history_days: int) -> None:
 
 
 Found = tuple[BlockOf, str]
-
-
-def _carried_out(chosen: Chosen, order: Order) -> Outcome:
-    """Commit an order of one part; raises the error that it ended with."""
-    answer = chosen.store.commit([order])[0]
-    if isinstance(answer, PrecomputedError):
-        raise answer
-    return answer[0]
 
 
 def _counted(count: int) -> str:

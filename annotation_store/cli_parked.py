@@ -14,13 +14,13 @@ from typing import Any
 import click
 
 from annotation_store.model import serialize
-from annotation_store.orders import Order, Outcome, Part
+from annotation_store.orders import Order, Part
 from annotation_store.pages.journal import Journal
 from annotation_store.pages.refused import RefusedSaves
 from annotation_store.reader import ParkedSave
 from annotation_store.store import PAGES, REFUSED, AnnotationStore
 from precomputed_server import settings
-from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError
+from precomputed_server.errors import InvalidInput, NotFound
 from precomputed_server.files import Tree
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import ANNOTATIONS
@@ -107,7 +107,8 @@ def _decide_parked(store: AnnotationStore, save: ParkedSave, how: str) -> None:
         click.echo(serialize(store.parked_body(save)).decode(), nl=False)
         return
     part = Part(save.location.leaf, "apply" if how == "apply" else "discard", save.record.parked)
-    outcome = _committed(store, Order(save.location.directory, (part,), "parked", "", secrets.token_hex(16)))
+    order = Order(save.location.directory, (part,), "parked", "", secrets.token_hex(16))
+    outcome = store.carry_out(order)[0]
     if how == "apply":
         click.echo(f"{save.block}/{part.leaf}: {outcome.edits} deleted, version {outcome.version}.")
 
@@ -128,13 +129,6 @@ def _decide_refused(dataset: Path, found: Refused, how: str) -> None:
             location = store.locate(found.dataset, directory, row["leaf"])
             part = Part(location.leaf, "put", body=body)
             order = Order(location.directory, (part,), "parked", f"refused {id}", secrets.token_hex(16))
-            outcome = _committed(store, order)
+            outcome = store.carry_out(order)[0]
         click.echo(f"{row['block']}/{row['leaf']}: {outcome.said}, version {outcome.version}.")
     found.saves.discard(id)
-
-
-def _committed(store: AnnotationStore, order: Order) -> Outcome:
-    answer = store.commit([order])[0]
-    if isinstance(answer, PrecomputedError):
-        raise answer
-    return answer[0]

@@ -84,6 +84,13 @@ class AnnotationStore(AnnotationReader):
         finally:
             self._memory.shrink({order.location(part).path for order in orders for part in order.parts})
 
+    def carry_out(self, order: Order) -> list[Outcome]:
+        """Commit one order; raises the error that it ended with."""
+        answer = self.commit([order])[0]
+        if isinstance(answer, PrecomputedError):
+            raise answer
+        return answer
+
     def _commit(self, orders: Sequence[Order]) -> list[Answer]:
         place = orders[0].location(orders[0].parts[0])
         self._edited[place.directory] = None

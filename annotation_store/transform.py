@@ -25,7 +25,6 @@ from annotation_store.edits import Edit
 from annotation_store.model import GEOMETRY, Item, Items, parse_stored
 from annotation_store.orders import Order, Part
 from annotation_store.store import AnnotationStore
-from precomputed_server.errors import PrecomputedError
 from precomputed_server.files import Tree
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import ANNOTATIONS
@@ -194,16 +193,14 @@ def _by_leaf(moves: list[Move], name: str) -> list[tuple[str, list[Move]]]:
 def _commit(store: AnnotationStore, operation: str, directory: str, leaf: str, steps: list[Step]) -> Items:
     """Take `steps` in a leaf; returns what it holds then."""
     location = store.locate("", directory, leaf)
-    _carry_out_order(store, location, WhereUnchanged(steps), f"transform-{operation}")
+    _change(store, location, WhereUnchanged(steps), f"transform-{operation}")
     snapshot = store.load(location)
     return {} if snapshot is None else parse_stored(snapshot.data)
 
 
-def _carry_out_order(store: AnnotationStore, location: Location, change: WhereUnchanged, session: str) -> None:
+def _change(store: AnnotationStore, location: Location, change: WhereUnchanged, session: str) -> None:
     part = Part(location.leaf, "patch", change=change)
-    answer = store.commit([Order(location.directory, (part,), AUTHOR, session, secrets.token_hex(16))])[0]
-    if isinstance(answer, PrecomputedError):
-        raise answer
+    store.carry_out(Order(location.directory, (part,), AUTHOR, session, secrets.token_hex(16)))
 
 
 def _named_by_voxel(leaves: Mapping[str, Leaves], edge_nm: float) -> bool:
@@ -229,7 +226,7 @@ def _heights(item: Item) -> Iterator[float]:
 
 def _items(store: AnnotationStore, directory: str, leaf: str) -> Items:
     location = store.locate("", directory, leaf)
-    _carry_out_order(store, location, WhereUnchanged(()), "")  # what a crash left half done is done
+    _change(store, location, WhereUnchanged(()), "")  # what a crash left half done is done
     return parse_stored(store.check(location).data)
 
 

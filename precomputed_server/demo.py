@@ -17,7 +17,7 @@ from converter.planes import write_plane
 from converter.voxel_size import parse_edges
 from precomputed_server import phantom
 from precomputed_server.catalog.records import describe
-from precomputed_server.errors import InvalidInput, PrecomputedError
+from precomputed_server.errors import InvalidInput
 from precomputed_server.files import Tree
 from precomputed_server.format.viewer_state import ViewerLayer, viewer_fragment, viewer_state
 from precomputed_server.readers.volumes import Volumes
@@ -96,6 +96,4 @@ def _annotate(data: Path, annotations: dict[str, list[dict[str, object]]]) -> No
             change = ReplaceAll({str(item["id"]): json.loads(json.dumps(item)) for item in items})
             location = store.locate(TISSUE, "x0y0z0", leaf)
             part = Part(leaf, "put", change=change)
-            answer = store.commit([Order(location.directory, (part,), _AUTHOR, _AUTHOR, f"demo {leaf}")])[0]
-            if isinstance(answer, PrecomputedError):
-                raise answer
+            store.carry_out(Order(location.directory, (part,), _AUTHOR, _AUTHOR, f"demo {leaf}"))
