@@ -24,8 +24,6 @@ from precomputed_server.errors import InvalidInput, NotFound, Unreadable
 from precomputed_server.files import Tree
 from precomputed_server.format.names import ANNOTATIONS
 
-_LOCK_TIMEOUT_S = 30.0
-
 
 @dataclass(frozen=True)
 class Chosen:
@@ -71,7 +69,7 @@ def _choosing(command: Callable[..., None]) -> Callable[..., None]:
         if not (dataset / ANNOTATIONS).is_dir():
             raise InvalidInput(f"{dataset} has no annotations; name the directory of a dataset.")
         become_owner(dataset)
-        store = AnnotationStore(Tree(dataset), _LOCK_TIMEOUT_S)
+        store = AnnotationStore(Tree(dataset))
         command(Chosen(store, block, None if leaf is None else leaf.removesuffix(".json"), id), **given)
 
     wrapped: Callable[..., None] = chosen

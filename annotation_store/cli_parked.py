@@ -26,8 +26,6 @@ from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.local_state import states_of_dataset
 
-_LOCK_TIMEOUT_S = 30.0
-
 
 @dataclass(frozen=True)
 class Refused:
@@ -61,7 +59,7 @@ def parked(dataset: Path, applied: str | None, discarded: str | None, shown: str
     if len(given) > 1:
         raise InvalidInput("Decide one save at a time: --apply, --discard or --show.")
     become_owner(dataset)
-    store = AnnotationStore(Tree(dataset), _LOCK_TIMEOUT_S)
+    store = AnnotationStore(Tree(dataset))
     refused = list(_refused(dataset, settings.load(None, {"state": state}).state))
     if not given:
         _list(store, refused)
@@ -123,7 +121,7 @@ def _decide_refused(dataset: Path, found: Refused, how: str) -> None:
         # From the root that was served, so that the page's earlier saves are known by the same names.
         root = Path(*dataset.resolve().parts[: len(dataset.resolve().parts) - len(Path(found.dataset).parts)])
         with contextlib.closing(Tree(root)) as tree:
-            store = AnnotationStore(tree, _LOCK_TIMEOUT_S, Journal(found.state / PAGES))
+            store = AnnotationStore(tree, journal=Journal(found.state / PAGES))
             bounds = VolumeInfo.from_bytes((dataset / "info").read_bytes()).scales[0].bounds
             directory = store.blocks(found.dataset, bounds).directory(row["block"])
             location = store.locate(found.dataset, directory, row["leaf"])

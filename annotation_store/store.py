@@ -26,6 +26,7 @@ from precomputed_server.local_state import usable_state
 from precomputed_server.settings import Settings
 from precomputed_server.writing import atomic_write
 
+_LOCK_TIMEOUT_S = 30.0
 _MEMORY_BYTES = 16 << 20
 _ATTEMPTS = 10
 PAGES, REFUSED = "pages", "refused"
@@ -39,7 +40,11 @@ class AnnotationStore(AnnotationReader):
     """
 
     def __init__(
-        self, tree: Tree, lock_timeout: float, journal: Journal | None = None, memory: int = _MEMORY_BYTES
+        self,
+        tree: Tree,
+        lock_timeout: float = _LOCK_TIMEOUT_S,
+        journal: Journal | None = None,
+        memory: int = _MEMORY_BYTES,
     ) -> None:
         super().__init__(tree)
         self.journal = journal or Journal(None)

@@ -31,7 +31,6 @@ from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.writing import replace_file
 
 AUTHOR = "convert"
-_LOCK_TIMEOUT_S = 30.0
 _UNSCALED = (1.0, 1.0, 1.0)
 
 Ratio = tuple[float, float, float]
@@ -88,7 +87,7 @@ def transform_annotations(dataset: Path, old: VolumeInfo, new: VolumeInfo, opera
     if ratio == _UNSCALED:
         return
     with contextlib.closing(Tree(dataset)) as tree:
-        store = AnnotationStore(tree, _LOCK_TIMEOUT_S)
+        store = AnnotationStore(tree)
         os.close(tree.open_directory(f"{ANNOTATIONS}/{HISTORY}", create=True))
         plan_file = dataset / ANNOTATIONS / HISTORY / f"transform-{operation}.json"
         plan = _read_plan(plan_file)

@@ -20,7 +20,6 @@ from precomputed_server.files import Tree
 from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.writing import exclusive_lock
 
-_LOCK_TIMEOUT_S = 30.0
 _NICE = 10
 
 
@@ -84,7 +83,7 @@ def main(arguments: list[str]) -> None:
     root, days, *directories = arguments
     os.nice(_NICE)
     with contextlib.closing(Tree(Path(root))) as tree:
-        store = AnnotationStore(tree, _LOCK_TIMEOUT_S)
+        store = AnnotationStore(tree)
         for directory in directories:
             with contextlib.suppress(OSError, PrecomputedError):
                 compact_block(store, BlockOf(directory, directory), int(days))

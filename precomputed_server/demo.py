@@ -27,7 +27,6 @@ Tell = Callable[[str], None]
 
 TISSUE = "tissue"
 _AUTHOR = "demo"
-_LOCK_TIMEOUT_S = 30.0
 
 
 def made_up(directory: Path, data: Path, tell: Tell) -> str:
@@ -91,7 +90,7 @@ def links(url: str, root: Path, dataset: str) -> str:
 
 def _annotate(data: Path, annotations: dict[str, list[dict[str, object]]]) -> None:
     with contextlib.closing(Tree(data)) as tree:
-        store = AnnotationStore(tree, _LOCK_TIMEOUT_S)
+        store = AnnotationStore(tree)
         for leaf, items in annotations.items():
             change = ReplaceAll({str(item["id"]): json.loads(json.dumps(item)) for item in items})
             location = store.locate(TISSUE, "x0y0z0", leaf)
