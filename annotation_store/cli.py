@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from annotation_store.cli_parked import become_owner, parked
-from annotation_store.committing.leaf import EXTERNAL
 from annotation_store.history.instants import read_instant
+from annotation_store.history.records import EXTERNAL
 from annotation_store.model import Item, Items
 from annotation_store.orders import Order, Part
 from annotation_store.store import AnnotationStore

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from annotation_store.blocks import Blocks, Location, check_name, join, parse_block_info
-from annotation_store.committing.leaf import EXTERNAL, Snapshot, snapshot_of
+from annotation_store.committing.leaf import Snapshot, snapshot_of
 from annotation_store.history.log import BlockLog
-from annotation_store.history.records import ParkedRecord
+from annotation_store.history.records import EXTERNAL, ParkedRecord
 from annotation_store.history.state import LeafTail, LogState
 from annotation_store.history.versions import Version, Versions
 from annotation_store.model import Items, parse_stored

@@ -10,9 +10,10 @@ import orjson
 
 from annotation_store.blocks import Location
 from annotation_store.committing.block import LockedBlock
-from annotation_store.committing.leaf import ETAG_DIGITS, Content
+from annotation_store.committing.leaf import Content
 from annotation_store.committing.memory import Memory
 from annotation_store.committing.working import PageSave, Working
+from annotation_store.digests import etag_of_hash
 from annotation_store.edits import Edit, RestoreTo
 from annotation_store.history.instants import read_instant
 from annotation_store.history.records import (
@@ -78,7 +79,7 @@ class Group:
                 Location(self._directory, leaf).path,
                 number=members["op"],
                 replaces=holds.get("base"),
-                etag=None if holds.get("nothing") or after is None else after[:ETAG_DIGITS],
+                etag=None if holds.get("nothing") or after is None else etag_of_hash(after),
                 missing=holds.get("missing", ()),
                 differing=holds.get("differing", ()),
                 outcome="saved" if leaf in files else "parked",

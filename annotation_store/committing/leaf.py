@@ -7,24 +7,19 @@ and the log knows both. What is neither was written by another tool.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from annotation_store.digests import etag_of, etag_of_hash, file_hash
 from annotation_store.history.log import BlockLog
-from annotation_store.history.records import ExternalRecord, FileChange, Head
+from annotation_store.history.records import EXTERNAL, ExternalRecord, FileChange, Head
 from annotation_store.history.state import LeafTail
 from annotation_store.model import Items, joined, line_of, parse_stored, serialize
 from precomputed_server.errors import Unreadable
 from precomputed_server.files import read_at
 from precomputed_server.writing import atomic_write
-
-EXTERNAL = "external"
-"""Author of a version that another tool wrote."""
-
-ETAG_DIGITS = 32
 
 
 @dataclass(frozen=True)
@@ -33,16 +28,6 @@ class Snapshot:
 
     data: bytes
     etag: str
-
-
-def digest(data: bytes | None) -> str | None:
-    """The SHA-256 of a file's bytes; None for a file that does not exist."""
-    return None if data is None else hashlib.sha256(data).hexdigest()
-
-
-def etag_of(data: bytes) -> str:
-    """The entity tag of what readers see of a file's bytes: an empty file is an empty list."""
-    return (digest(data or serialize({})) or "")[:ETAG_DIGITS]
 
 
 def snapshot_of(data: bytes) -> Snapshot:
@@ -78,14 +63,14 @@ class Content:
         made = {id: line if line is not None else line_of(items[id]) for id, line in lines.items()}
         data = joined(made.values())
         fresh = sum(len(made[id]) for id, line in lines.items() if line is None)
-        return cls(data, digest(data), items, {**made}, fresh)
+        return cls(data, file_hash(data), items, {**made}, fresh)
 
     @property
     def etag(self) -> str | None:
         """The entity tag of what readers see, None when there is no file."""
         if not self.data:
             return None if self.data is None else etag_of(self.data)
-        return (self.hash or "")[:ETAG_DIGITS]
+        return etag_of_hash(self.hash or "")
 
 
 NO_FILE = Content(None, None, {}, {})
@@ -116,7 +101,7 @@ class LockedLeaf:
     def _recovered(self) -> tuple[Content, int]:
         data = _read(self._directory, self.name)
         known = self._known if self._known is not None and self._known.data == data else None
-        found = digest(data) if known is None else known.hash
+        found = file_hash(data) if known is None else known.hash
         tail = self._log.tail(self.leaf_name)
         if tail is None:
             return (NO_FILE, 0) if data is None else self._adopted(data, None)
@@ -140,7 +125,7 @@ class LockedLeaf:
     def _adopted(self, data: bytes | None, tail: LeafTail | None) -> tuple[Content, int]:
         """Make what another tool wrote a version of its own, when it can be read."""
         try:
-            content = Content.read(data, digest(data))
+            content = Content.read(data, file_hash(data))
         except Unreadable:
             if tail is None:
                 raise
@@ -155,7 +140,7 @@ class LockedLeaf:
     def _rejected(self, damaged: bytes, version: int) -> tuple[Content, int]:
         """Set a damaged file aside and write the last good version in its place; there is a file at every moment."""
         data = self._log.newest_data(self.leaf_name)
-        content = NO_FILE if data is None else Content.read(data, digest(data))
+        content = NO_FILE if data is None else Content.read(data, file_hash(data))
         aside = f".{self.leaf_name}.rejected-{self._log.time().replace(':', '')}"
         try:
             os.link(self.name, aside, src_dir_fd=self._directory, dst_dir_fd=self._directory, follow_symlinks=False)
@@ -212,5 +197,5 @@ def _sync(directory: int, name: str) -> None:
 def written(directory: int, name: str, hash: str | None) -> bool:
     """Whether the file of that name holds the bytes of that hash."""
     with contextlib.suppress(OSError, Unreadable):
-        return digest(_read(directory, name)) == hash
+        return file_hash(_read(directory, name)) == hash
     return False

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from annotation_store.digests import file_hash
 from annotation_store.history.encoding import Counts, count, encoded
 from annotation_store.history.folding import Plan, planned
 from annotation_store.history.instants import instant
 from annotation_store.history.lines import Group, sealed, whole_lines
 from annotation_store.history.log import BlockLog
 from annotation_store.history.records import COMPACTED, CONTENT, EDITS, EXTERNAL, EditRecord, Members, head_of
-from annotation_store.history.replay import Replay, file_hash
+from annotation_store.history.replay import Replay
 from annotation_store.history.segments import OLD, Segment, name_of, numbers, read_segment
 from annotation_store.history.state import LogState
 from annotation_store.model import serialize

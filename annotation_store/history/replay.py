@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterable
 
+from annotation_store.digests import file_hash
 from annotation_store.history.delta import patched
 from annotation_store.history.lines import Group
 from annotation_store.history.records import CONTENT, EDITS, EXTERNAL, ORDER, Members
 from annotation_store.model import Item, Items, parse_stored, serialize
-
-
-def file_hash(data: bytes | None) -> str | None:
-    """The SHA-256 of a file's bytes in hex; None for a file that does not exist."""
-    return None if data is None else hashlib.sha256(data).hexdigest()
 
 
 class Replay:

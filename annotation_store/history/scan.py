@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from annotation_store.digests import etag_of, etag_of_hash
 from annotation_store.history.lines import Group
 from annotation_store.history.records import CONTENT, EDITS, EXTERNAL, ORDER, Members
 from annotation_store.history.replay import Replay
@@ -19,7 +19,6 @@ MAKES_VERSION = EDITS | {EXTERNAL}
 
 _RECENT_ANNOTATIONS = 400_000
 """How many annotations, counted once for each version, may be held at a time."""
-_ETAG_DIGITS = 32
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,8 @@ class Scan:
                 if members["operation"] == CONTENT and (etag := etag_of(replay.data() or b"")) in wanted:
                     found[etag] = dict(replay.items)
             after = (group.files.get(self._leaf) or {}).get("after") or ""
-            if after[:_ETAG_DIGITS] in wanted and replay.gives(after):
-                found[after[:_ETAG_DIGITS]] = dict(replay.items)
+            if etag_of_hash(after) in wanted and replay.gives(after):
+                found[etag_of_hash(after)] = dict(replay.items)
         return found
 
     def recent(self, since: str, bound: int) -> list[Held]:
@@ -138,11 +137,6 @@ def folded(leaf: str, version: int, nearest: int) -> str:
     """What somebody is told who asks for a version that was folded."""
     told = f"Version {version} of {leaf} stood for less than 10 seconds and is not kept any longer"
     return f"{told}; the nearest one before it is version {nearest}." if nearest else f"{told}."
-
-
-def etag_of(data: bytes) -> str:
-    """The entity tag of a file's bytes: an empty file is an empty list."""
-    return hashlib.sha256(data or serialize({})).hexdigest()[:_ETAG_DIGITS]
 
 
 def _contents_and_edits(group: Group, leaf: str) -> Iterator[Members]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from annotation_store.digests import file_hash
 from annotation_store.history.lines import Line, opened, opened_old, whole_lines
 from annotation_store.history.records import COMPACTED, CONTENT, EDITS, EXTERNAL, ORDER, SEGMENT, Members
-from annotation_store.history.replay import Replay, file_hash
+from annotation_store.history.replay import Replay
 from annotation_store.history.segments import OLD, Segment, numbers, read_segment
 from annotation_store.model import serialize
 from precomputed_server.errors import Unreadable

@@ -6,12 +6,13 @@ import time
 from collections.abc import Collection, Iterator
 from datetime import datetime
 
+from annotation_store.digests import etag_of
 from annotation_store.history.entries import Entry as Entry
 from annotation_store.history.entries import Window, entries_of
 from annotation_store.history.instants import instant, instant_of
 from annotation_store.history.records import EXTERNAL, PARKED, ParkedRecord, parked_of
 from annotation_store.history.replay import Replay
-from annotation_store.history.scan import MAKES_VERSION, Held, Scan, etag_of, folded, lines_of
+from annotation_store.history.scan import MAKES_VERSION, Held, Scan, folded, lines_of
 from annotation_store.history.scan import Version as Version
 from annotation_store.history.segments import Segment, newest_first
 from annotation_store.model import Items

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import threading
 import time
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 import orjson
 
 from precomputed_server.selftest.checker import TORN
-from precomputed_server.selftest.client import Answer, Connection, UnansweredError
+from precomputed_server.selftest.client import Answer, Connection, UnansweredError, etag_of
 from precomputed_server.selftest.history import History, Item, Items, Operation, Read, Write
 
 FIBERS, CENTROIDS = "fibers", "centroids"
@@ -31,7 +30,6 @@ FEWEST = 12
 MOST = 60
 """Annotations of a leaf from which on nobody adds one."""
 
-_ETAG_DIGITS = 32
 _RETRY_PAUSES_S = (0.02, 0.3)
 _READING_PAUSES_S = (0.0, 0.01)
 _DROP_PAUSES_S = (0.0, 0.03)
@@ -272,7 +270,7 @@ class Reader:
 
 
 def _why_torn(answer: Answer) -> str | None:
-    if answer.etag != hashlib.sha256(answer.body).hexdigest()[:_ETAG_DIGITS]:
+    if answer.etag != etag_of(answer.body):
         return f"{len(answer.body)} bytes with the entity tag {answer.etag!r}, which is not theirs"
     try:
         items: Any = orjson.loads(answer.body)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+ETAG_DIGITS = 32
+"""How much of the SHA-256 of a body, in hex, is its entity tag."""
 
 TIMEOUT_S = 20.0
 """How long a client waits for an answer before it counts as none."""
@@ -39,6 +43,11 @@ class Answer:
     def etag(self) -> str:
         """The strong entity tag without its quotes, empty without one."""
         return self.headers.get("etag", "").strip('"')
+
+
+def etag_of(body: bytes) -> str:
+    """The entity tag that these bytes have to be answered with."""
+    return hashlib.sha256(body).hexdigest()[:ETAG_DIGITS]
 
 
 class Connection:

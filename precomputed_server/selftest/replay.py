@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from precomputed_server.selftest.client import ETAG_DIGITS
 from precomputed_server.selftest.history import Item, Items, Operation, Violation
 
 LOG = "log"
@@ -29,7 +30,7 @@ DESCRIPTION = "description"
 UNIQUE = (DESCRIPTION, "point", "points", "note")
 """Fields that no two edits of a run give the same value."""
 
-_TAG_DIGITS = 32
+_DIGEST_DIGITS = 32
 _END = b',"digest":"'
 
 
@@ -185,8 +186,8 @@ def _check_chain(result: Replay, record: Item, line: bytes, previous: str, where
     if digest is None:  # format 1: the hash of the whole line before, and none of its own
         own, agrees = hashlib.sha256(line).hexdigest(), said == previous
     else:
-        own = hashlib.sha256(line[: line.rindex(_END)]).hexdigest()[:_TAG_DIGITS]
-        agrees = said == previous[:_TAG_DIGITS] and own == digest
+        own = hashlib.sha256(line[: line.rindex(_END)]).hexdigest()[:_DIGEST_DIGITS]
+        agrees = said == previous[:_DIGEST_DIGITS] and own == digest
     if not agrees:
         result.complain(f"{where} breaks the chain of hashes")
     return own
@@ -226,7 +227,7 @@ def _close_version(result: Replay, leaf: str, version: int, change: Mapping[str,
         result.complain(f"{where}: version {version} begins with a file that version {replayed.version} is not", leaf)
     replayed.known, replayed.hash, replayed.version = True, change["after"], version
     if change["after"] is not None:
-        replayed.tags[change["after"][:_TAG_DIGITS]] = version
+        replayed.tags[change["after"][:ETAG_DIGITS]] = version
 
 
 def _carry_out_one(result: Replay, record: Item, where: str) -> None:

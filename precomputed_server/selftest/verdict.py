@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import orjson
 
 from precomputed_server.selftest.checker import check, check_reads
+from precomputed_server.selftest.client import etag_of
 from precomputed_server.selftest.history import Items, Operation, Read, Violation
 from precomputed_server.selftest.replay import compare, replay, unlogged, unwanted
 
@@ -19,7 +19,6 @@ DAMAGED = "damaged"
 """A file that cannot be read at the end."""
 
 _HISTORY = ".history"
-_ETAG_DIGITS = 32
 _NANOSECONDS = 1e9
 
 
@@ -42,7 +41,7 @@ def judged(
     found += unlogged(logged, operations)
     versions = {}
     for leaf, data in initial.items():
-        first = {hashlib.sha256(data).hexdigest()[:_ETAG_DIGITS]: 1}
+        first = {etag_of(data): 1}
         versions[leaf] = first | (logged.leaves[leaf].tags if leaf in logged.leaves else {})
     return found + check_reads(reads, operations, begun, versions)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from annotation_store.committing.leaf import etag_of
+from annotation_store.digests import etag_of
 from annotation_store.edits import apply
 from annotation_store.model import Item
 from annotation_store.orders import Save

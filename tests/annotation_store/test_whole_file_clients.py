@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annotation_store.committing.leaf import etag_of
+from annotation_store.digests import etag_of
 from annotation_store.model import Item
 from tests.annotation_store.support import Editor, Place, by_id, check_log
 from tests.annotation_store.test_concurrency import together
