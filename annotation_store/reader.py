@@ -15,6 +15,7 @@ from typing import Any
 
 from annotation_store.blocks import Blocks, Location, check_name, join, parse_block_info
 from annotation_store.committing.leaf import Snapshot, snapshot_of
+from annotation_store.history.instants import instant_of
 from annotation_store.history.log import BlockLog
 from annotation_store.history.records import EXTERNAL, ParkedRecord
 from annotation_store.history.state import LeafTail, LogState
@@ -211,13 +212,12 @@ class AnnotationReader:
         snapshot = self.check(location)
         descriptor = self.tree.open(location.path, os.O_PATH)
         try:
-            written = datetime.fromtimestamp(os.fstat(descriptor).st_mtime, UTC)
+            written_s = os.fstat(descriptor).st_mtime
         finally:
             os.close(descriptor)
-        if version not in (None, 1) or (instant is not None and instant < written):
+        if version not in (None, 1) or (instant is not None and instant < datetime.fromtimestamp(written_s, UTC)):
             raise NotFound("This annotation file has never been edited here: there is only version 1 of it.")
-        time = written.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return Version(1, time, EXTERNAL, parse_stored(snapshot.data), snapshot.data, snapshot.etag)
+        return Version(1, instant_of(written_s), EXTERNAL, parse_stored(snapshot.data), snapshot.data, snapshot.etag)
 
     def parked(self, dataset: str) -> list[ParkedSave]:
         """What of the dataset's saves waits to be applied or discarded; raises OSError."""

@@ -10,13 +10,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from annotation_store.blocks import join, slice_digits
+from annotation_store.history.instants import instant_of
 from annotation_store.model import Item
 from annotation_store.pages.hourly import Appender, Line, Reader
 from annotation_store.pages.memory import PageMemory as PageMemory
@@ -225,6 +225,5 @@ def _parts(place: str) -> tuple[str, str]:
 
 def _told(record: dict[str, Any], beginning: str) -> dict[str, Any]:
     block, _, name = record["place"].removeprefix(beginning).rpartition("/")
-    moment = datetime.fromtimestamp(record["time"], UTC).isoformat(timespec="milliseconds")
-    told = {"time": moment.replace("+00:00", "Z"), "block": block, "leaf": name.removesuffix(".json")}
+    told = {"time": instant_of(record["time"]), "block": block, "leaf": name.removesuffix(".json")}
     return told | {member: record.get(member) for member in ("outcome", "version", "kept", "reason")}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
 from annotation_store.blocks import join
+from annotation_store.history.instants import instant_of
 from annotation_store.web.body import Share, pieces
 from annotation_store.web.request import EDIT_HEADER, Arrival, author_of, page_of
 from annotation_store.web.service import STORE
@@ -104,7 +105,7 @@ class PutBody:
             "block": parts["block"],
             "leaf": parts["leaf"],
             "place": self._place(),
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": instant_of(time.time()),
             "author": author_of(self._target.session),
             "session": page_of(self._request, self._target.session),
             "reason": str(error),
