@@ -78,6 +78,18 @@ class Location:
 
 
 @dataclass(frozen=True)
+class BlockOf:
+    """A block that has a log: its directory's name, and its directory beneath the root."""
+
+    name: str
+    directory: str
+
+    def location(self, leaf: str) -> Location:
+        """A leaf of it."""
+        return Location(self.directory, leaf)
+
+
+@dataclass(frozen=True)
 class Blocks:
     """The blocks of one dataset.
 

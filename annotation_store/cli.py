@@ -13,13 +13,14 @@ from typing import Any
 
 import click
 
+from annotation_store.blocks import BlockOf
 from annotation_store.cli_parked import become_owner, parked
 from annotation_store.history.instants import read_instant
 from annotation_store.history.records import EXTERNAL
 from annotation_store.model import Item, Items
 from annotation_store.orders import Order, Part
 from annotation_store.store import AnnotationStore
-from annotation_store.upkeep import BlockOf, blocks_with_log, compact_block, verify_block
+from annotation_store.upkeep import compact_block, verify_block
 from precomputed_server.errors import InvalidInput, NotFound, Unreadable
 from precomputed_server.files import Tree
 from precomputed_server.format.names import ANNOTATIONS
@@ -37,7 +38,7 @@ class Chosen:
     def places(self) -> Iterator[tuple[BlockOf, str]]:
         """The chosen leaves that have ever been edited; raises NotFound when there are none."""
         found = False
-        for block in blocks_with_log(self.store, ""):
+        for block in self.store.logged_blocks(""):
             if self.block in (None, block.name):
                 for leaf in self.store.logged_leaves(block.location("")):
                     if self.leaf in (None, leaf):
@@ -165,7 +166,7 @@ def blame(chosen: Chosen) -> None:
 def verify(chosen: Chosen) -> None:
     """Replay the logs against the files and check that nobody and nothing has changed a line of them."""
     wrong = 0
-    for block in blocks_with_log(chosen.store, ""):
+    for block in chosen.store.logged_blocks(""):
         if chosen.block in (None, block.name):
             findings = verify_block(chosen.store, block)
             wrong += len(findings)
@@ -185,7 +186,7 @@ def compact(chosen: Chosen, history_days: int) -> None:
 
     Every version that stood for 10 s within the kept days can still be had back. What is younger than a day stays.
     """
-    for block in blocks_with_log(chosen.store, ""):
+    for block in chosen.store.logged_blocks(""):
         if chosen.block in (None, block.name):
             report = compact_block(chosen.store, block, history_days)
             click.echo(f"{block.name}: {report.before} bytes before, {report.after} after.")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from annotation_store.blocks import Blocks, Location, check_name, join, parse_block_info
+from annotation_store.blocks import BlockOf, Blocks, Location, check_name, join, parse_block_info
 from annotation_store.committing.leaf import Snapshot, snapshot_of
 from annotation_store.history.instants import instant_of
 from annotation_store.history.log import BlockLog
@@ -219,17 +219,24 @@ class AnnotationReader:
             raise NotFound("This annotation file has never been edited here: there is only version 1 of it.")
         return Version(1, instant_of(written_s), EXTERNAL, parse_stored(snapshot.data), snapshot.data, snapshot.etag)
 
-    def parked(self, dataset: str) -> list[ParkedSave]:
-        """What of the dataset's saves waits to be applied or discarded; raises OSError."""
-        found = []
+    def logged_blocks(self, dataset: str) -> Iterator[BlockOf]:
+        """The blocks of the dataset in which something was edited; raises OSError."""
         place = join(dataset, ANNOTATIONS)
         with contextlib.suppress(FileNotFoundError):
             for entry in self.tree.listing(place):
                 if entry.is_directory:
-                    directory = self.tree.real_path(f"{place}/{entry.name}")
-                    with self._log_to_read(Location(directory, "")) as log:
-                        records = [] if log is None else list(log.open_parked().values())
-                    found += [ParkedSave(entry.name, Location(directory, record.leaf), record) for record in records]
+                    block = BlockOf(entry.name, self.tree.real_path(f"{place}/{entry.name}"))
+                    if self._exists(block.location("").history):
+                        yield block
+
+    def parked(self, dataset: str) -> list[ParkedSave]:
+        """What of the dataset's saves waits to be applied or discarded; raises OSError."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for block in self.logged_blocks(dataset):
+                with self._log_to_read(block.location("")) as log:
+                    records = [] if log is None else list(log.open_parked().values())
+                found += [ParkedSave(block.name, block.location(record.leaf), record) for record in records]
         return found
 
     def find_parked(self, dataset: str, id: str) -> ParkedSave | None:

@@ -5,46 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from annotation_store.blocks import Location, join
+from annotation_store.blocks import BlockOf
 from annotation_store.committing.block import LOCK
 from annotation_store.history.compaction import Report, compact
 from annotation_store.history.verification import Finding, verify
 from annotation_store.store import AnnotationStore
 from precomputed_server.errors import PrecomputedError
 from precomputed_server.files import Tree
-from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.writing import exclusive_lock
 
 _NICE = 10
-
-
-@dataclass(frozen=True)
-class BlockOf:
-    """A block that has a log: its directory's name, and its directory beneath the root."""
-
-    name: str
-    directory: str
-
-    def location(self, leaf: str) -> Location:
-        """A leaf of it."""
-        return Location(self.directory, leaf)
-
-
-def blocks_with_log(store: AnnotationStore, dataset: str) -> Iterator[BlockOf]:
-    """The blocks of a dataset in which something was edited; raises OSError."""
-    place = join(dataset, ANNOTATIONS)
-    with contextlib.suppress(FileNotFoundError):
-        for entry in store.tree.listing(place):
-            if entry.is_directory:
-                block = BlockOf(entry.name, store.tree.real_path(f"{place}/{entry.name}"))
-                with contextlib.suppress(FileNotFoundError):
-                    os.close(store.tree.open_directory(block.location("").history))
-                    yield block
 
 
 def verify_block(store: AnnotationStore, block: BlockOf) -> list[Finding]:

@@ -18,12 +18,13 @@ from typing import Any
 
 import pytest
 
+from annotation_store.blocks import BlockOf
 from annotation_store.committing import block
 from annotation_store.edits import ChangeFields, DeleteOne, PutOne, ReplaceAll
 from annotation_store.history.log import BlockLog
 from annotation_store.model import Item
 from annotation_store.orders import Order, Outcome, Part, Restore, Save, Wish
-from annotation_store.upkeep import BlockOf, verify_block
+from annotation_store.upkeep import verify_block
 from precomputed_server import writing
 from precomputed_server.errors import NotFound, PrecomputedError
 from precomputed_server.writing import Replacement

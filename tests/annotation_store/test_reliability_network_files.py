@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from annotation_store.blocks import BlockOf
 from annotation_store.model import Item
-from annotation_store.upkeep import BlockOf, verify_block
+from annotation_store.upkeep import verify_block
 from tests.annotation_store.conftest import Connect
 from tests.annotation_store.shim import Shim, shim, shim_library
 from tests.annotation_store.support import BLOCK, Editor, Place, by_id, check_log, some
