@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import orjson
@@ -41,13 +41,6 @@ _LONGEST_HOLDS = 1024
 _JOURNALED: Mapping[Said, Literal["parked", "unchanged"]] = {"parked": "parked", "unchanged": "unchanged"}
 
 
-@dataclass
-class Ended:
-    """An order that was decided."""
-
-    outcomes: list[Outcome]
-
-
 class Group:
     """Orders of one block that are committed together."""
 
@@ -62,8 +55,8 @@ class Group:
         self._records: list[Record] = []
         self._saves: list[PageSave] = []
         self._set: list[tuple[Working, int, Mapping[str, frozenset[str]]]] = []
-        self._keys: dict[str, tuple[str | None, Ended]] = {}
-        self._ops: dict[str, Ended] = {}
+        self._keys: dict[str, tuple[str | None, list[Outcome]]] = {}
+        self._ops: dict[str, list[Outcome]] = {}
 
     def recover_journal(self) -> None:
         """Note the saves of the newest group that were committed, but not noted because their process ended."""
@@ -88,7 +81,7 @@ class Group:
 
     def carry_out(self, orders: Sequence[Order]) -> list[Answer]:
         """Commit what can be of `orders`, in the order in which they arrived; raises OSError, and then nothing is."""
-        ends: dict[int, Ended | PrecomputedError] = {}
+        ends: dict[int, Answer] = {}
         for number in sorted(range(len(orders)), key=lambda number: orders[number].arrived):
             try:
                 ends[number] = self._order(orders[number])
@@ -102,7 +95,7 @@ class Group:
         self._remember()
         return [self._answer(ends[number]) for number in range(len(orders))]
 
-    def _order(self, order: Order) -> Ended:
+    def _order(self, order: Order) -> list[Outcome]:
         if order.op in self._ops:
             return self._ops[order.op]
         if order.key is not None and order.key in self._keys:
@@ -117,7 +110,7 @@ class Group:
         self._ops[order.op] = ended
         return ended
 
-    def _done_before(self, order: Order) -> Ended | None:
+    def _done_before(self, order: Order) -> list[Outcome] | None:
         """How the order ended when it was carried out already."""
         log = self._block.log
         done = log.done_key(order.key) if order.key is not None else log.done(order.op) if order.repeated else None
@@ -132,9 +125,9 @@ class Group:
             said: Said = "parked" if done.parked else "applied" if made else "unchanged"
             id = made[0][3] if part.kind == "add" and made else part.id
             outcomes.append(Outcome(part.leaf, len(made), version, None, said, done.parked, id))
-        return Ended(outcomes)
+        return outcomes
 
-    def _all_or_nothing(self, order: Order) -> Ended:
+    def _all_or_nothing(self, order: Order) -> list[Outcome]:
         before = {name: working.copied() for name, working in self._working.items()}
         records, saves, made = len(self._records), len(self._saves), len(self._set)
         try:
@@ -144,8 +137,8 @@ class Group:
             del self._records[records:], self._saves[saves:], self._set[made:]
             raise
 
-    def _parts(self, order: Order) -> Ended:
-        ended = Ended([])
+    def _parts(self, order: Order) -> list[Outcome]:
+        outcomes = []
         log = self._block.log
         head = Head(log.time(), order.author, order.session, order.op, order.key, order.request, None, log.clock())
         for part in order.parts:
@@ -164,11 +157,11 @@ class Group:
                     self._reorder(change, head, working, outcome)
                 if outcome.edits and outcome.id is not None:
                     self._set.append((working, order.arrived, {outcome.id: _WHOLE}))
-            ended.outcomes.append(outcome)
-        if order.key is not None and not any(outcome.edits or outcome.parked for outcome in ended.outcomes):
+            outcomes.append(outcome)
+        if order.key is not None and not any(outcome.edits or outcome.parked for outcome in outcomes):
             # Later on this request would mean something else: that it was made has to be known.
-            self._records.append(NoteRecord(order.parts[0].leaf, ended.outcomes[0].version, head))
-        return ended
+            self._records.append(NoteRecord(order.parts[0].leaf, outcomes[0].version, head))
+        return outcomes
 
     def _edit(self, part: Part, head: Head, working: Working, edits: Sequence[Edit]) -> Outcome:
         if not edits:
@@ -281,10 +274,10 @@ class Group:
                 arrived=save.order.arrived,
             )
 
-    def _answer(self, ended: Ended | PrecomputedError) -> Answer:
+    def _answer(self, ended: Answer) -> Answer:
         if isinstance(ended, PrecomputedError):
             return ended
-        return [self._told(outcome) for outcome in ended.outcomes]
+        return [self._told(outcome) for outcome in ended]
 
     def _told(self, outcome: Outcome) -> Outcome:
         """The outcome as the client is told it, with the ETag where that says something of its body."""

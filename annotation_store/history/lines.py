@@ -23,7 +23,7 @@ _DIGEST = b',"digest":"'
 _TAIL = len(_DIGEST) + DIGITS + len(b'"}')
 OPENS_CONTENT = b'{"operation":"content"'
 OPENS_COMPACTED = b'{"operation":"compacted"'
-_IN_NO_GROUP = (b'{"format":2,"operation":"segment"', OPENS_COMPACTED)
+_IN_NO_GROUP = (b'{"format":%d,"operation":"segment"' % FORMAT, OPENS_COMPACTED)
 
 
 @dataclass(slots=True)

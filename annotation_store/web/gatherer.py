@@ -70,31 +70,27 @@ class Gatherer:
     def begin(self, order: Order) -> asyncio.Future[Answer]:
         """Hand the order in; its answer is the future's result. Large ones are carried out by `large`."""
         if order.size > self._settings.large_body or order.stored > self._settings.annotation_memory:
-            large = asyncio.ensure_future(self._large(order))
-            self._tasks.add(large)
-            large.add_done_callback(self._tasks.discard)
-            return large
+            return self._begun(asyncio.ensure_future(self._large(order)))
         ended: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.get(order.directory)
         if waiting is not None:
             waiting.append((order, ended))
         else:
             self._waiting[order.directory] = [(order, ended)]
-            task = asyncio.create_task(self._drain(order.directory))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begun(asyncio.create_task(self._drain(order.directory)))
         return ended
+
+    def _begun(self, task: asyncio.Future[Result]) -> asyncio.Future[Result]:
+        """Keep what `close` has to wait for."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def close(self) -> None:
         """Finish the commits that are under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
         await asyncio.to_thread(self._threads.shutdown)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is under way."""
-        return not self._tasks
 
     async def _drain(self, directory: str) -> None:
         group: Waiting = []

@@ -136,7 +136,6 @@ class OneByOne:
         self._values = Values(number, self.who, exact=True)
         self._connection = Connection(desk.port_of(number), self.who)
         self._known: dict[str, list[str]] = {leaf: [] for leaf in LEAVES}
-        self._steps = 0
 
     def close(self) -> None:
         """Close the connection."""
@@ -145,7 +144,6 @@ class OneByOne:
     def step(self) -> None:
         """Read, add, replace or delete."""
         leaf = self._dice.choice(LEAVES)
-        self._steps += 1
         known = self._known[leaf]
         if not known or self._dice.random() < 0.15:
             self._read(leaf)
