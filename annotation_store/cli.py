@@ -122,11 +122,12 @@ def restore(chosen: Chosen, version: int | None, at: str | None, author: str, dr
     if (version is None) == (at is None):
         raise InvalidInput("Say what to bring back: --version N or --at INSTANT.")
     places = [chosen.only_place()] if version is not None else list(chosen.places())
-    for block, leaf in places:
+    for place in places:
+        wanted = (version or 0) if at is None else _version_at(chosen, place, read_instant(at))
         if dry_run:
-            _say_differences(chosen, (block, leaf), ("", _moment(chosen, (block, leaf), version or at or "")))
+            _say_differences(chosen, place, _now(chosen, place), _of_version(chosen, place, wanted))
             continue
-        wanted = version if at is None else _version_at(chosen, (block, leaf), read_instant(at))
+        block, leaf = place
         part = Part(leaf, "restore", chosen.id, None, wanted)
         order = Order(block.directory, (part,), author, "", secrets.token_hex(16))
         outcome = chosen.store.carry_out(order)[0]
@@ -142,10 +143,9 @@ def restore(chosen: Chosen, version: int | None, at: str | None, author: str, dr
 @click.argument("later", required=False)
 def diff(chosen: Chosen, earlier: str, later: str | None) -> None:
     """What changed between two moments; without LATER, until now."""
-    place = chosen.only_place() if earlier.isdigit() else None
-    for found in [place] if place else chosen.places():
-        now = _content(chosen, found, None) if later is None else _moment(chosen, found, later)
-        _say_differences(chosen, found, (_moment(chosen, found, earlier), now))
+    for place in [chosen.only_place()] if earlier.isdigit() else chosen.places():
+        after = _now(chosen, place) if later is None else _said(chosen, place, later)
+        _say_differences(chosen, place, _said(chosen, place, earlier), after)
 
 
 @annotation_commands.command()
@@ -155,7 +155,7 @@ def blame(chosen: Chosen) -> None:
     for block, leaf in chosen.places():
         with chosen.store.versions(block.location(leaf)) as versions:
             last = versions.blame(leaf)
-        for id in _content(chosen, (block, leaf), None):
+        for id in _now(chosen, (block, leaf)):
             if chosen.id in (None, id) and id in last:
                 entry = last[id]
                 click.echo(f"{entry.time}  {block.name}/{leaf} version {entry.version}  {entry.author}  {id}")
@@ -208,32 +208,30 @@ def _version_at(chosen: Chosen, place: Found, moment: datetime) -> int:
             return 1 if versions.content(place[1], 1).author == EXTERNAL else 0
 
 
-def _content(chosen: Chosen, place: Found, version: int | None, at: datetime | None = None) -> Items:
-    """What a leaf holds now, or held in a version or at an instant; nothing where it did not exist."""
-    location = place[0].location(place[1])
+def _now(chosen: Chosen, place: Found) -> Items:
+    """What a leaf holds now."""
+    return _of_version(chosen, place, chosen.store.version(place[0].location(place[1])))
+
+
+def _of_version(chosen: Chosen, place: Found, version: int) -> Items:
+    """What a leaf held in a version; raises NotFound, Gone."""
+    return chosen.store.version_at(place[0].location(place[1]), version, None).items if version else {}
+
+
+def _at(chosen: Chosen, place: Found, moment: datetime) -> Items:
+    """What a leaf held at a moment; nothing where it did not exist."""
     try:
-        if version is None and at is None:
-            version = chosen.store.version(location)
-        if at is not None:
-            version = _version_at(chosen, place, at)
-        return chosen.store.version_at(location, version, None).items if version else {}
+        return _of_version(chosen, place, _version_at(chosen, place, moment))
     except NotFound:
-        if at is None:
-            raise
         return {}
 
 
-def _moment(chosen: Chosen, place: Found, moment: str | int) -> Items:
-    """What a leaf held at a moment: a version's number or an instant."""
-    text = str(moment)
-    if text.isdigit():
-        return _content(chosen, place, int(text))
-    return _content(chosen, place, None, read_instant(text))
+def _said(chosen: Chosen, place: Found, text: str) -> Items:
+    """What a leaf held in the version or at the instant that somebody has written."""
+    return _of_version(chosen, place, int(text)) if text.isdigit() else _at(chosen, place, read_instant(text))
 
 
-def _say_differences(chosen: Chosen, place: Found, moments: tuple[Items | str, Items]) -> None:
-    before = _content(chosen, place, None) if isinstance(moments[0], str) else moments[0]
-    after = moments[1]
+def _say_differences(chosen: Chosen, place: Found, before: Items, after: Items) -> None:
     name = f"{place[0].name}/{place[1]}"
     for id in dict.fromkeys([*before, *after]):
         if chosen.id in (None, id) and before.get(id) != after.get(id):

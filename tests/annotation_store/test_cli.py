@@ -73,6 +73,15 @@ def test_restoring_a_file_an_annotation_and_a_dataset(run: Run, editor: Editor, 
     assert run("restore", "--at", moment)[0] == "x0y0z0/fibers: already as it was."
 
 
+def test_a_dry_run_says_what_the_restoration_of_nothing_would_remove(run: Run, editor: Editor, place: Place) -> None:
+    editor.replace([A])
+    said = run("restore", "--version", "0", "--leaf", "fibers", "--dry-run")
+    assert [line.split() for line in said] == [["-", "x0y0z0/fibers", A["id"]]]
+    assert place.stored() == by_id([A])
+    run("restore", "--version", "0", "--leaf", "fibers")
+    assert place.stored() == {}
+
+
 def test_before_the_first_edit_a_file_was_what_another_tool_had_left(run: Run, editor: Editor, place: Place) -> None:
     place.file().write_text(json.dumps([A]))
     editor.put(B)
