@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from aiohttp import web
 
-from precomputed_server.errors import Busy, InvalidInput, TooLarge, TooSlow
+from precomputed_server.errors import Busy, InvalidInput, PrecomputedError, TooLarge, TooSlow
 from precomputed_server.settings import Settings
 
 _PIECE = 1 << 16
@@ -51,27 +51,40 @@ class Share:
             self.taken += missing
 
 
+Spill = Callable[[bytes, AsyncIterator[bytes], PrecomputedError], Awaitable[None]]
+"""Takes what has arrived of a body that memory has no place for, what is still to arrive, and why it is refused."""
+
+
 @contextlib.asynccontextmanager
 async def body_of(
-    request: web.Request, settings: Settings, budget: Budget, longest: int | None = None
+    request: web.Request, settings: Settings, budget: Budget, longest: int | None = None, spill: Spill | None = None
 ) -> AsyncIterator[bytes]:
-    """The request's body; raises TooLarge for more than `longest` bytes or the setting's, TooSlow, Busy."""
+    """The request's body; raises TooLarge for more than `longest` bytes or the setting's, Busy, TooSlow.
+
+    One that is too large, or comes when too many arrive, is given to `spill` first.
+    """
     bound = settings.max_body if longest is None else min(longest, settings.max_body)
+    hint = " (setting --max-body)" if bound == settings.max_body else "; send it in parts"
     with budget.hold() as share:
+        arriving = _pieces(request, settings.body_timeout)
         read = bytearray()
-        async for piece in pieces(request, settings.body_timeout):
-            # Only what has arrived takes a place: a client that announces much and sends nothing takes none.
-            share.grow_to(len(read) + len(piece))
+        async for piece in arriving:
             read += piece
-            if len(read) > bound:
-                hint = " (setting --max-body)" if bound == settings.max_body else "; send it in parts"
-                raise TooLarge(f"The body has more than the {bound} bytes that it may have here{hint}.")
+            try:
+                if len(read) > bound:
+                    raise TooLarge(f"The body has more than the {bound} bytes that it may have here{hint}.")
+                # Only what has arrived takes a place: a client that announces much and sends nothing takes none.
+                share.grow_to(len(read))
+            except PrecomputedError as error:
+                if spill is not None:
+                    await spill(bytes(read), arriving, error)
+                raise
         body = bytes(read)
         del read
         yield body
 
 
-async def pieces(request: web.Request, timeout: float) -> AsyncIterator[bytes]:
+async def _pieces(request: web.Request, timeout: float) -> AsyncIterator[bytes]:
     """The body as it arrives; raises TooSlow when it has not arrived after `timeout` seconds."""
     deadline = asyncio.get_running_loop().time() + timeout
     while True:

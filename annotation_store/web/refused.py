@@ -12,10 +12,10 @@ from aiohttp import web
 
 from annotation_store.blocks import join
 from annotation_store.history.instants import instant_of
-from annotation_store.web.body import Share, pieces
+from annotation_store.web.body import body_of
 from annotation_store.web.request import EDIT_HEADER, Arrival, author_of, page_of
 from annotation_store.web.service import STORE
-from precomputed_server.errors import Busy, NotFound, PrecomputedError, TooLarge
+from precomputed_server.errors import NotFound, PrecomputedError
 from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.web.respond import problem_of, status_of
 from precomputed_server.web.routes import Target
@@ -35,30 +35,10 @@ class PutBody:
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[bytes]:
         """The whole body; raises TooLarge or Busy once one that memory has no place for has been kept, TooSlow."""
-        settings = self._service.settings
-        with self._service.bodies.hold() as share:
-            arriving = pieces(self._request, settings.body_timeout)
-            read = bytearray()
-            async for piece in arriving:
-                read += piece
-                error = self._too_much(share, len(read))
-                if error is not None:
-                    self._kept = await self._spill(bytes(read), arriving, error)
-                    raise error
-            self._body = bytes(read)
-            del read
-            yield self._body
-
-    def _too_much(self, share: Share, count: int) -> PrecomputedError | None:
-        """Why a body of which `count` bytes have arrived cannot be held in memory."""
-        bound = self._service.settings.max_body
-        if count > bound:
-            return TooLarge(f"The body has more than the {bound} bytes that one save may have (setting --max-body).")
-        try:
-            share.grow_to(count)
-        except Busy as error:
-            return error
-        return None
+        service = self._service
+        async with body_of(self._request, service.settings, service.bodies, spill=self._spill) as body:
+            self._body = body
+            yield body
 
     async def refused(self, error: PrecomputedError) -> web.StreamResponse:
         """Keep the body, and answer the error with where the body is."""
@@ -71,14 +51,14 @@ class PutBody:
             await self._service.call(self._note, error)
         return response
 
-    async def _spill(self, read: bytes, arriving: AsyncIterator[bytes], error: PrecomputedError) -> str | None:
+    async def _spill(self, read: bytes, arriving: AsyncIterator[bytes], error: PrecomputedError) -> None:
         """Keep a body that does not fit memory piece by piece."""
         if not await self._is_in_a_dataset():
-            return None
+            return
         service = self._service
         writer = await service.call(service.refused.begin, self._description(error))
         if writer is None:
-            return None
+            return
         try:
             await service.call(writer.write, read)
             async for piece in arriving:
@@ -86,7 +66,7 @@ class PutBody:
         except BaseException:
             await asyncio.shield(service.call(writer.abandon))
             raise
-        return await service.call(writer.finish)
+        self._kept = await service.call(writer.finish)
 
     async def _is_in_a_dataset(self) -> bool:
         with contextlib.suppress(NotFound):
