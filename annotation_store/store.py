@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from annotation_store.blocks import Location, join
 from annotation_store.committing.block import ChangedMeanwhile, locked
@@ -22,7 +23,6 @@ from precomputed_server.errors import Busy, NotFound, PrecomputedError
 from precomputed_server.files import Tree, typed
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.names import ANNOTATIONS, BLOCK_INFO
-from precomputed_server.local_state import usable_state
 from precomputed_server.settings import Settings
 from precomputed_server.writing import atomic_write
 
@@ -53,9 +53,8 @@ class AnnotationStore(AnnotationReader):
         self._edited: dict[str, None] = {}
 
     @classmethod
-    def of(cls, settings: Settings, tree: Tree | None = None) -> AnnotationStore:
-        """The store of a server; without a usable state directory it knows no pages."""
-        state = usable_state(settings.state, settings.root)
+    def of(cls, settings: Settings, state: Path | None, tree: Tree | None = None) -> AnnotationStore:
+        """The store of a server whose state lies in `state`; without one it knows no pages."""
         journal = Journal(None if state is None else state / PAGES)
         return cls(tree or Tree(settings.root), settings.lock_timeout, journal, settings.annotation_memory)
 

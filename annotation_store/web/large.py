@@ -21,6 +21,7 @@ from annotation_store.orders import Answer, Order
 from annotation_store.store import AnnotationStore
 from annotation_store.web.gatherer import Places, within
 from precomputed_server.errors import Busy
+from precomputed_server.local_state import usable_state
 from precomputed_server.settings import Settings
 
 Result = TypeVar("Result")
@@ -87,7 +88,7 @@ def _begin(parent: int, settings: Settings) -> None:
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(settings.umask)
-    _store = AnnotationStore.of(settings)
+    _store = AnnotationStore.of(settings, usable_state(settings.state, settings.root))
 
 
 def commit_large(order: Order) -> Answer:

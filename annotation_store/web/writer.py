@@ -43,7 +43,7 @@ async def run_writer(settings: Settings, is_wanted: Callable[[], bool]) -> None:
             if not is_wanted():
                 return
             await asyncio.sleep(_ELECTION_S)
-    store = AnnotationStore.of(settings)
+    store = AnnotationStore.of(settings, state)
     large = LargeProcess(settings)
     looking_after = asyncio.create_task(_look_after(store, settings))
     try:
