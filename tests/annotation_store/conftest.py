@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from aiohttp.test_utils import TestClient
 from aiohttp.web import Application, Request
 
+from annotation_store.history.log import SEGMENT_BYTES
 from precomputed_server import settings
 from precomputed_server.web.app import create_app
+from tests.annotation_store.history_writer import Writer
 from tests.annotation_store.support import Editor, Place
 from tests.data import volume, write_dataset
 
@@ -44,3 +47,24 @@ def connect(aiohttp_client: Callable[[Application], Awaitable[Client]], place: P
         return await aiohttp_client(await asyncio.to_thread(create_app, settings.load(place.root, given, {})))
 
     return connected
+
+
+@pytest.fixture
+def segment_bytes() -> int:
+    """How large segments of `writer` become; a module with a fixture of that name has smaller ones."""
+    return SEGMENT_BYTES
+
+
+@pytest.fixture
+def writer(tmp_path: Path, segment_bytes: int) -> Iterator[Writer]:
+    """An empty log."""
+    made = Writer(tmp_path, segment_bytes)
+    yield made
+    os.close(made.history)
+
+
+@pytest.fixture
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests in which nothing depends on what is on disk when: thousands of edits would wait for it."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: None)

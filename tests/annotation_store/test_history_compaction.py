@@ -8,7 +8,6 @@ import os
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -23,20 +22,15 @@ from precomputed_server.errors import Gone, NotFound
 from tests.annotation_store.history_writer import Writer, sha, some
 from tests.data import point
 
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
+
 DAY_S = 86_400.0
 
 
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here depends on what is on disk when; thousands of edits would wait for it."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr(os, "fdatasync", lambda descriptor: None)
-
-
 @pytest.fixture
-def writer(tmp_path: Path) -> Writer:
-    """An empty log of small segments."""
-    return Writer(tmp_path, 20_000)
+def segment_bytes() -> int:
+    """Small segments."""
+    return 20_000
 
 
 class Lock:

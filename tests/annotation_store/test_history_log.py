@@ -20,12 +20,6 @@ from tests.annotation_store.history_writer import Writer, sha, some
 from tests.data import point
 
 
-@pytest.fixture
-def writer(tmp_path: Path) -> Writer:
-    """An empty log."""
-    return Writer(tmp_path)
-
-
 def opened(writer: Writer, *, repair: bool = False) -> BlockLog:
     """The log as a process sees it that never saw it before."""
     log = BlockLog(writer.history, LogState(), writer.segment_bytes, writer.clock)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -19,18 +18,18 @@ from tests.annotation_store.history_writer import Writer, some
 from tests.annotation_store.test_history_compaction import DAY_S, Lock, scribble
 from tests.annotation_store.test_history_log import old_log
 
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here depends on what is on disk when; thousands of edits would wait for it."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr(os, "fdatasync", lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> Writer:
+def segment_bytes() -> int:
+    """Small segments."""
+    return 20_000
+
+
+@pytest.fixture
+def writer(writer: Writer) -> Writer:
     """A log of several segments."""
-    writer = Writer(tmp_path, 20_000)
     scribble(writer, 200)
     return writer
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -18,20 +16,13 @@ from precomputed_server.errors import Gone, NotFound, Unreadable
 from tests.annotation_store.history_writer import START_S, Writer, sha, some
 from tests.data import point
 
-MAKE_SMALL = 2500
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here depends on what is on disk when; thousands of edits would wait for it."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr(os, "fdatasync", lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> Writer:
-    """An empty log of small segments."""
-    return Writer(tmp_path, MAKE_SMALL)
+def segment_bytes() -> int:
+    """Small segments."""
+    return 2500
 
 
 def scribble(writer: Writer, count: int, seed: int = 1) -> None:
@@ -165,10 +156,9 @@ def walk(writer: Writer, limit: int, **filters: str) -> list[Entry]:
         before = following
 
 
-@pytest.mark.parametrize("segment_bytes", [MAKE_SMALL, 1 << 20])
+@pytest.mark.parametrize("segment_bytes", [2500, 1 << 20])
 @pytest.mark.parametrize("limit", [1, 7, 50, 1000])
-def test_the_history_tells_every_edit_whatever_the_page(writer: Writer, limit: int, segment_bytes: int) -> None:
-    writer.segment_bytes = segment_bytes
+def test_the_history_tells_every_edit_whatever_the_page(writer: Writer, limit: int) -> None:
     scribble(writer, 120)
     entries = walk(writer, limit)
     items: dict[str, Item] = {}
