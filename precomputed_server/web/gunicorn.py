@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,9 @@ from precomputed_server.web.app import create_app
 _HEARTBEATS = "/dev/shm"
 """Where workers show that they live: in memory, so that a slow disk never looks like a hung worker."""
 
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+"""The signals that end a process. From its fork to its first turn of the loop they wait: nobody would obey them."""
+
 
 class _Worker(GunicornUVLoopWebWorker):
     """A process of the pool: it serves, or it writes what the others are asked to."""
@@ -38,6 +42,7 @@ class _Worker(GunicornUVLoopWebWorker):
             super().load_wsgi()
 
     async def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         if not self.is_writer:
             await super()._run()
             return
@@ -64,6 +69,17 @@ class _Roles:
         """Give a process that is about to be started its role."""
         others = (other for pid, other in arbiter.WORKERS.items() if pid not in self._old)
         worker.is_writer = not any(other.is_writer for other in others)
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    def spawn_worker(self) -> int:
+        """Start a process, which does not come back from here, with the signals that it cannot obey yet held back."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        try:
+            return int(super().spawn_worker())
+        finally:
+            if os.getpid() == self.pid:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
 
 class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
@@ -97,6 +113,9 @@ class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         """What every process of the pool does first."""
         os.umask(self.chosen.umask)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+
+    def run(self) -> None:
+        _Arbiter(self).run()
 
     def load(self) -> web.Application:
         self.prepare()
