@@ -70,13 +70,6 @@ def write_plane(path: Path, plane: NDArray[Any], **tiff_options: Any) -> None:
         tifffile.imwrite(path, np.moveaxis(plane, 0, -1), planarconfig="contig", **options)
 
 
-def multi_page(path: Path, voxels: NDArray[Any], **tiff_options: Any) -> None:
-    """Write "(Z, Y, X)" as one TIFF of Z pages."""
-    with tifffile.TiffWriter(path) as writer:
-        for plane in voxels:
-            writer.write(plane, photometric="minisblack", metadata=None, contiguous=False, **tiff_options)
-
-
 def write_dataset(
     directory: Path,
     voxels: NDArray[Any],

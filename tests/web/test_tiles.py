@@ -116,11 +116,6 @@ async def test_a_name_that_is_not_the_canonical_one_is_404(root: Path, client: C
     assert (await client.get(f"/brain/1_1_1/{name}")).status == 404
 
 
-def damaged_zlib(body: bytes) -> bytes:
-    """A stream whose middle is overwritten."""
-    return body[: len(body) // 2] + bytes(64) + body[len(body) // 2 + 64 :]
-
-
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("accepted", ["identity", "deflate"])
 async def test_damaged_is_500_and_readable_by_a_browser(
