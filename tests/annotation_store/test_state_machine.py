@@ -57,7 +57,7 @@ class Copy:
         self.opened_at = time.time()
         self.earlier: list[Items] = []
         self.has_saved = False  # something that was applied
-        self.saves = 0
+        self.saves = 0  # since it has read the leaf
 
     def might_be_news(self, sent: Items) -> bool:
         """Whether nothing tells this save from one of a page whose reading was cut off, and which knows nothing."""
@@ -72,6 +72,7 @@ class Copy:
         """The page, or another one of its key, is answered that."""
         self.earlier.append(self.items)
         self.items = items
+        self.saves = 0
 
     def sends(self, items: Items, *, doubtful: bool) -> None:
         """The page holds that instead of what it held before, unless nobody can know which it was."""
