@@ -90,11 +90,16 @@ def _reads_cached_pages_only(_descriptor: int, _buffers: object, _offset: int, f
 
 
 @pytest.hookimpl(tryfirst=True)  # before the selection by -m
+NIGHTLY_TIMEOUT_S = 4 * 3600
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever starts a server is a `component` test, marked or not."""
+    """Whoever starts a server is a `component` test, marked or not; big numbers take their time."""
     for item in items:
         if "start_server" in getattr(item, "fixturenames", ()):
             item.add_marker("component")
+        if item.get_closest_marker("nightly") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(NIGHTLY_TIMEOUT_S))
 
 
 def component(name: str) -> str:
