@@ -89,10 +89,10 @@ def _reads_cached_pages_only(_descriptor: int, _buffers: object, _offset: int, f
     return bool(flags & os.RWF_NOWAIT)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the selection by -m
 NIGHTLY_TIMEOUT_S = 4 * 3600
 
 
+@pytest.hookimpl(tryfirst=True)  # before the selection by -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whoever starts a server is a `component` test, marked or not; big numbers take their time."""
     for item in items:
