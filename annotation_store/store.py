@@ -129,7 +129,6 @@ class AnnotationStore(AnnotationReader):
                     outcome="unchanged",
                     replaces=nothing,
                     number=order.op,
-                    etag=None,
                     arrived=order.arrived,
                 )
 

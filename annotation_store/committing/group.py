@@ -32,6 +32,7 @@ from annotation_store.merging.shadows import WHOLE, Parking
 from annotation_store.orders import Answer, Order, Outcome, Part, Resolve, Restore, Said, Save
 from annotation_store.pages.candidates import Pages
 from annotation_store.pages.journal import Journal
+from annotation_store.pages.origins import Holding
 from precomputed_server.errors import KeyReused, NotFound, PrecomputedError, PreconditionFailed
 
 ANY_VERSION = "*"
@@ -72,9 +73,7 @@ class Group:
                 Location(self._directory, leaf).path,
                 number=members["op"],
                 replaces=holds.get("base"),
-                etag=None if holds.get("nothing") or after is None else etag_of_hash(after),
-                missing=holds.get("missing", ()),
-                differing=holds.get("differing", ()),
+                held=Holding.from_json(holds, None if holds.get("nothing") or after is None else etag_of_hash(after)),
                 outcome="saved" if leaf in files else "parked",
                 version=members["version"],
             )
@@ -197,9 +196,10 @@ class Group:
                 )
             outcome = replace(outcome, said="parked", parked=known)
         self._set.append((working, order.arrived, decision.touched))
-        self._pages.saved(order, path, save.items, decision.base)
         records = (first if len(self._records) > first else None, parked)
-        self._saves.append(PageSave(order, path, save.items, decision.base, outcome, records))
+        origin = self._pages.origin(order, path, decision.base)
+        self._saves.append(PageSave(order, path, save.items, decision.base, outcome, records, origin))
+        self._pages.saved(order, path, save.items, decision.base)
         return outcome
 
     def _parked_before(self, order: Order, part: Part, parking: Parking) -> str | None:
@@ -219,11 +219,11 @@ class Group:
             if parked is not None:
                 record = self._records[parked]
                 assert isinstance(record, ParkedRecord)
-                missing, differing = save.held
-                self._records[parked] = replace(record, etag=save.etag, missing=missing, differing=differing)
+                held = save.held
+                self._records[parked] = replace(record, etag=held.etag, missing=held.missing, differing=held.differing)
             if first is not None:
                 record = self._records[first]
-                holds = holds_of(save.base, save.etag is None, *save.held)
+                holds = holds_of(save.base, save.noted.etag is None, save.noted.to_json())
                 if len(orjson.dumps(holds)) <= _LONGEST_HOLDS:
                     self._records[first] = replace(record, head=replace(record.head, holds=holds))
 
@@ -265,9 +265,7 @@ class Group:
                 save.path,
                 number=save.order.op,
                 replaces=save.base,
-                etag=save.etag,
-                missing=save.held[0],
-                differing=save.held[1],
+                held=save.noted,
                 outcome=outcome,
                 version=save.outcome.version,
                 kept=save.outcome.parked,

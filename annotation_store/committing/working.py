@@ -9,8 +9,9 @@ from annotation_store.committing.leaf import Content, Lines, LockedLeaf
 from annotation_store.committing.memory import LeafMemory
 from annotation_store.edits import Edit
 from annotation_store.merging.saves import holding
-from annotation_store.model import Item, Items
+from annotation_store.model import Items
 from annotation_store.orders import Order, Outcome
+from annotation_store.pages.origins import Holding, Origin, counted_from
 
 
 @dataclass
@@ -57,7 +58,7 @@ class Working:
 
 @dataclass
 class PageSave:
-    """A save, and what its page holds since: `held` counted from the stored version of `etag`, None: from nothing.
+    """A save, and what its page holds since: `held` counted from what is stored, `noted` from `origin` if that is less.
 
     `records` are the numbers of its first record and of the one that parks removals; `is_stored` says that the file
     says what the body said.
@@ -69,13 +70,21 @@ class PageSave:
     base: str | None
     outcome: Outcome
     records: tuple[int | None, int | None]
-    etag: str | None = None
-    held: tuple[tuple[str, ...], tuple[Item, ...]] = ((), ())
+    origin: Origin | None = None
+    held: Holding = Holding()
+    noted: Holding = Holding()
     is_stored: bool = False
 
     def hold(self, content: Content) -> None:
         """Take what is stored after the group; a page that holds little of it is described without it."""
-        self.etag, self.held = content.etag, holding(self.sent, content.items)
-        self.is_stored = not any(self.held)
-        if len(self.held[0]) > len(self.sent):
-            self.etag, self.held = None, ((), tuple(self.sent.values()))
+        missing, differing = holding(self.sent, content.items)
+        self.is_stored = not missing and not differing
+        if len(missing) > len(self.sent):
+            self.held = Holding(None, (), tuple(self.sent.values()))
+        else:
+            self.held = Holding(content.etag, missing, differing)
+        self.noted = self.held
+        if self.origin is not None and self.held.size > 1:
+            counted = counted_from(self.origin, *holding(self.sent, self.origin.items))
+            if counted.size < self.held.size:
+                self.noted = counted

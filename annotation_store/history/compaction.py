@@ -29,7 +29,7 @@ from precomputed_server.writing import atomic_write
 
 Lock = Callable[[], AbstractContextManager[None]]
 
-_REST = timedelta(days=1)
+_REST = timedelta(hours=26)
 """What pages hold and requests sent again may refer to is left as it is for so long."""
 
 

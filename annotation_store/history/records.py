@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,15 +42,13 @@ class Head:
     clock: str | None = None
 
 
-def holds_of(base: str | None, nothing: bool, missing: Sequence[str], differing: Sequence[Item]) -> Members:
-    """What a page holds after its save, instead of `base`: the stored file without `missing` and with `differing`.
+def holds_of(base: str | None, nothing: bool, said: Members) -> Members:
+    """What a page holds after its save, instead of `base`: the stored file after what is `said` of it.
 
-    With `nothing`, `differing` is all that it holds.
+    With `nothing`, what is said is counted from nothing, and with an origin among it, from that shadow.
     """
     members: Members = {} if base is None else {"base": base}
-    members |= {"nothing": True} if nothing else {}
-    members |= {"missing": missing} if missing else {}
-    return members | ({"differing": differing} if differing else {})
+    return members | ({"nothing": True} if nothing else {}) | said
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from annotation_store.history.segments import Segment, newest_first
 from annotation_store.model import Items
 from precomputed_server.errors import Gone, NotFound, PrecomputedError
 
-_DAY_S = 86_400.0
+_HELD_S = 90_000.0
+"""A page may have read so long ago what it holds still: a day, and an hour by which its note may be older."""
 _RECENT = 256
 
 
@@ -91,11 +92,11 @@ class Versions:
                 break
         return _page(found, limit)
 
-    def by_etag(self, leaf: str, etag: str, newest_first_within_s: float = _DAY_S) -> Items | None:
+    def by_etag(self, leaf: str, etag: str, newest_first_within_s: float = _HELD_S) -> Items | None:
         """The annotations of the version of that entity tag, None when none in force since then has it."""
         return self.by_etags(leaf, {etag}, newest_first_within_s).get(etag)
 
-    def by_etags(self, leaf: str, etags: Collection[str], newest_first_within_s: float = _DAY_S) -> dict[str, Items]:
+    def by_etags(self, leaf: str, etags: Collection[str], newest_first_within_s: float = _HELD_S) -> dict[str, Items]:
         """The annotations of each version of these entity tags that was in force since then."""
         nothing = etag_of(b"")
         found: dict[str, Items] = {nothing: {}} if nothing in etags else {}

@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 HOUR_S = 3600
-_KEPT_HOURS = 25
+_KEPT_HOURS = 26
+"""What a page held a day ago may be counted from what it held in the hour before."""
 _NAME = re.compile(r"pages-[0-9]{8}T[0-9]{2}\.jsonl")
 _RETRY_S = 10.0
 _CHUNK = 1 << 20

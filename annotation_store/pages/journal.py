@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ import orjson
 
 from annotation_store.blocks import join, slice_digits
 from annotation_store.history.instants import instant_of
-from annotation_store.model import Item
 from annotation_store.pages.hourly import Appender, Line, Reader
 from annotation_store.pages.memory import PageMemory as PageMemory
 from annotation_store.pages.memory import PlaceMemory, SliceMemory
+from annotation_store.pages.origins import Holding
 from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.recent import Recent
 
@@ -32,7 +32,8 @@ _NOTED_AT_MOST = 4
 """How often one reading is noted within that time: so many pages of a key may have opened a leaf together."""
 _MOST_NOTED = 10_000
 _PLACES = 1000
-_MOST_LINES = 10_000
+_MOST_LINES = 20_000
+"""Of a leaf's lines no older ones are read; what a page holds spans half as many."""
 _MOST_SAVES = 100
 _MOST_SCANNED_SAVES = 1000
 _BEGINNINGS = (b'{"read":', b'{"save":')
@@ -84,15 +85,13 @@ class Journal:
         outcome: str,
         replaces: str | None = None,
         number: str | None = None,
-        etag: str | None = None,
-        missing: Sequence[str] = (),
-        differing: Sequence[Item] = (),
+        held: Holding | None = None,
         version: int | None = None,
         kept: str | None = None,
         reason: str | None = None,
         arrived: int = 0,
     ) -> None:
-        """Note a save of a page: it now holds the version of `etag` without `missing` and with `differing`.
+        """Note a save of a page, which holds `held` now, nothing without it.
 
         `replaces` and `number` are those of the shadows that it held and holds; `outcome` is saved, parked, unchanged
         or refused, after which nothing is known of what it holds. Never raises.
@@ -101,19 +100,20 @@ class Journal:
             return
         page, place = _spelled(page), _spelled(place)
         now = self._clock()
-        record: dict[str, object] = {"save": page, "place": place, "time": now, "etag": etag, "outcome": outcome}
+        held = held or Holding()
+        record: dict[str, object] = {"save": page, "place": place, "time": now, "etag": held.etag, "outcome": outcome}
         given = {"number": number, "replaces": replaces, "version": version, "kept": kept, "reason": reason}
         record |= {name: value for name, value in given.items() if value is not None}
         record |= {"arrived": arrived} if arrived else {}
-        held = ({"missing": list(missing)} if missing else {}) | ({"differing": list(differing)} if differing else {})
-        line = _line(record | held)
+        said = held.to_json()
+        line = _line(record | said)
         if len(line) > LONGEST_LINE:
             line = _line(record | {"missing": None})
         if not self._appender.append(line, now):
             with self._reading:  # this process at least knows it
                 pages = self._places.get(place)
                 if pages is not None:
-                    pages.note(f"unwritten-{number}", record | held)
+                    pages.note(f"unwritten-{number}", record | said | {"unwritten": True})
 
     def page(self, page: str, place: str) -> PageMemory:
         """What is known of a page and of the leaf at `place`, from what any process of this host has noted."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from annotation_store.merging.shadows import Shadow, is_prefix, succeeded
+from annotation_store.pages.origins import Holding, Origins
 
 DAY_S = 86_400.0
 MOST_SHADOWS = 64
@@ -23,13 +24,15 @@ _SAME_BOOT_S = 180.0
 class PageMemory:
     """What is known of a page and a leaf: `shadows` newest first, when it first read it, and whether it has saved it.
 
-    `last_slice` is the z-NNNN leaf that it last read in the dataset, whatever the block.
+    `last_slice` is the z-NNNN leaf that it last read in the dataset, whatever the block. `origins` are the numbers of
+    shadows from which what it holds next may be counted.
     """
 
     shadows: tuple[Shadow, ...] = ()
     last_slice: str | None = None
     first_read: float | None = None
     has_saved: bool = False
+    origins: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 class SliceMemory:
@@ -56,16 +59,18 @@ class PlaceMemory:
 
     def __init__(self) -> None:
         self._pages: OrderedDict[str, _Holder] = OrderedDict()
+        self._lines = 0
 
     def note(self, number: str, record: Mapping[str, Any]) -> None:
         """Take in a reading or a save, in the order of the journal."""
         page = record["read"] if "read" in record else record["save"]
         holder = self._pages.setdefault(page, _Holder())
         self._pages.move_to_end(page)
+        self._lines += 1
         if "read" in record:
-            holder.read(number, record)
+            holder.read(number, record, self._lines)
         elif record["outcome"] != "refused":  # what a page holds after that is counted from what it held before
-            holder.saved(number, record)
+            holder.saved(number, record, self._lines)
         if len(self._pages) > _MOST_PAGES:
             self._pages.popitem(last=False)
 
@@ -74,7 +79,9 @@ class PlaceMemory:
         holder = self._pages.get(page)
         if holder is None:
             return PageMemory(last_slice=last_slice)
-        return PageMemory(holder.current(now), last_slice, holder.first_read, holder.has_saved)
+        shadows = holder.current(now)
+        origins = holder.origins(shadows, now, self._lines)
+        return PageMemory(shadows, last_slice, holder.first_read, holder.has_saved, origins)
 
 
 class _Holder:
@@ -87,8 +94,9 @@ class _Holder:
         self._replaced: dict[str, float] = {}
         self._parked: set[str] = set()
         self._aliases: OrderedDict[str, str] = OrderedDict()
+        self._origins = Origins()
 
-    def read(self, number: str, record: Mapping[str, Any]) -> None:
+    def read(self, number: str, record: Mapping[str, Any], place: int) -> None:
         if self.first_read is None:
             self.first_read = record["time"]
         if "slices" in record and is_prefix(record["read"]):
@@ -96,14 +104,20 @@ class _Holder:
             self._shadows = [shadow for shadow in self._shadows if shadow.number not in self._parked]
         self._parked.clear()
         new = Shadow(number, record["time"], "answered", record["etag"], holders=_MANY if record.get("many") else 1)
+        self._origins.note(number, Holding(new.etag), new.time, place)
         self._shadows.insert(0, new)
         self._join_equal(new)
         self._shrink(new.time)
 
-    def saved(self, number: str, record: Mapping[str, Any]) -> None:
+    def saved(self, number: str, record: Mapping[str, Any], place: int) -> None:
         base = self._known_as(record.get("replaces"))
         self.has_saved = self.has_saved or record["outcome"] == "saved"
-        new = _of_save(number, record)
+        number = record.get("number") or number
+        held = None
+        if record.get("missing", ()) is not None:  # else what the page holds is too much to be noted
+            holding = Holding.from_json(record, record["etag"])
+            held = self._origins.note(number, holding, record["time"], place, alone="unwritten" in record)
+        new = _of_save(number, record, held or Holding())
         if record["outcome"] == "parked":
             self._parked.add(new.number)
         self._shadows = [shadow for shadow in self._shadows if shadow.number != new.number]  # noted twice
@@ -115,7 +129,7 @@ class _Holder:
         for shadow in self._shadows:
             if shadow.replaced_at is not None and shadow.number not in before:
                 self._replaced[shadow.number] = new.time
-        if record.get("missing", ()) is None:  # what the page holds is too much to be noted
+        if held is None:
             self._shadows = [shadow for shadow in self._shadows if shadow.number != new.number]
         else:
             self._join_equal(next(shadow for shadow in self._shadows if shadow.number == new.number))
@@ -125,6 +139,11 @@ class _Holder:
         while number is not None and number in self._aliases:
             number = self._aliases[number]
         return number
+
+    def origins(self, shadows: Iterable[Shadow], now: float, place: int) -> frozenset[str]:
+        """The numbers of those of the shadows from which another may be counted."""
+        numbers = (shadow.number for shadow in shadows)
+        return frozenset(number for number in numbers if self._origins.may_be_counted_from(number, now, place))
 
     def current(self, now: float) -> tuple[Shadow, ...]:
         return tuple(
@@ -159,16 +178,9 @@ class _Holder:
             self._aliases.popitem(last=False)
 
 
-def _of_save(number: str, record: Mapping[str, Any]) -> Shadow:
-    return Shadow(
-        record.get("number") or number,
-        record["time"],
-        "saved",
-        record["etag"],
-        tuple(record.get("missing") or ()),
-        tuple(record.get("differing") or ()),
-        arrived=record.get("arrived", 0),
-    )
+def _of_save(number: str, record: Mapping[str, Any], held: Holding) -> Shadow:
+    arrived = record.get("arrived", 0)
+    return Shadow(number, record["time"], "saved", held.etag, held.missing, held.differing, arrived=arrived)
 
 
 def _is_of_another_time(shadow: Shadow, new: Shadow) -> bool:

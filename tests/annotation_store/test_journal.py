@@ -20,6 +20,7 @@ import pytest
 from annotation_store.merging.shadows import Shadow
 from annotation_store.pages.journal import LONGEST_LINE, Journal
 from annotation_store.pages.memory import MOST_SHADOWS, PageMemory
+from annotation_store.pages.origins import Holding
 from tests.conftest import REPOSITORY
 from tests.data import point
 
@@ -78,8 +79,10 @@ def etags(memory: PageMemory) -> list[str | None]:
 def saved(journal: Journal, etag: str, replaces: str | None, page: str = "alice", **members: Any) -> str:
     """A save of the fibres; returns the number of the shadow that it leaves."""
     number = members.pop("number", f"op-{etag}")
+    held = {name: members.pop(name) for name in ("missing", "differing", "origin", "changes") if name in members}
     given = {"outcome": "saved", "version": 2, "arrived": 1, **members}
-    journal.note_save(page, FIBERS, replaces=replaces, number=number, etag=etag, **given)
+    holding = Holding(None if "origin" in held else etag, **held)
+    journal.note_save(page, FIBERS, replaces=replaces, number=number, held=holding, **given)
     return str(number)
 
 
@@ -262,8 +265,8 @@ def test_hours_have_files_of_their_own_and_yesterdays_are_deleted(
         journal.note_read("alice", FIBERS, f"v{hour}+")
         assert etags(journal.page("alice", FIBERS))[:2] == [f"v{hour}+", f"v{hour}"]
         assert journal.page("alice", FIBERS).shadows == open_journal().page("alice", FIBERS).shadows
-    wait_until(lambda: len(list(directory.iterdir())) <= 26)
-    assert min(path.name for path in directory.iterdir()) == "pages-20260301T14.jsonl"
+    wait_until(lambda: len(list(directory.iterdir())) <= 27)
+    assert min(path.name for path in directory.iterdir()) == "pages-20260301T13.jsonl"
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -384,7 +387,7 @@ def test_names_that_are_no_unicode_are_kept_apart(open_journal: Open) -> None:
     journal = open_journal()
     odd = os.fsdecode(b"gro\xdfe/annotations/x0y0z0/fibers.json")
     journal.note_read("page\udcff", odd, "v1")
-    journal.note_save("größe", odd, outcome="saved", etag="v2")
+    journal.note_save("größe", odd, outcome="saved", held=Holding("v2"))
     for each in (journal, open_journal()):
         assert etags(each.page("page\udcff", odd)) == ["v1"]
         assert etags(each.page("größe", odd)) == ["v2"]
@@ -395,6 +398,7 @@ NOTING = """
 import sys
 from pathlib import Path
 from annotation_store.pages.journal import Journal
+from annotation_store.pages.origins import Holding
 
 journal = Journal(Path(sys.argv[1]))
 for number in range(int(sys.argv[3])):
@@ -402,7 +406,8 @@ for number in range(int(sys.argv[3])):
         journal.note_read(sys.argv[2], "brain/annotations/x0y0z0/fibers.json", f"v{number}")
     else:
         item = {"id": "a", "description": sys.argv[2] * 30_000}
-        journal.note_save(sys.argv[2], "brain/annotations/x0y0z0/fibers.json", outcome="saved", differing=[item])
+        held = Holding(None, (), (item,))
+        journal.note_save(sys.argv[2], "brain/annotations/x0y0z0/fibers.json", outcome="saved", held=held)
 """
 
 
