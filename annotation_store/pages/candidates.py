@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
 from annotation_store.committing.working import Working
+from annotation_store.history.delta import same
 from annotation_store.history.instants import instant_of, seconds_of
 from annotation_store.history.versions import Versions
 from annotation_store.merging.saves import materialised
@@ -92,14 +93,17 @@ class Pages:
         """The stored versions of these entity tags that are still known."""
         content, versions = working.leaf.content, working.memory.versions
         found = {etag: versions[etag] for etag in etags if etag in versions}
+        for etag in found:
+            versions.move_to_end(etag)  # pages that hold it will save again
         if content.etag is not None:
             found[content.etag] = content.items
         missing = etags - found.keys()
         if missing:
             older = self._versions.by_etags(working.leaf.leaf_name, missing)
             for etag, items in older.items():
-                working.memory.keep(etag, items, len(working.leaf.content.data or b""))
-            found |= older
+                found[etag] = _sharing(items, content.items)
+                own = sum(item is not content.items.get(id) for id, item in found[etag].items())
+                working.memory.keep(etag, found[etag], own * len(content.data or b"") // max(1, len(content.items)))
         return found
 
     def _of_versions(self, working: Working) -> Iterator[Candidate]:
@@ -107,6 +111,11 @@ class Pages:
         since = instant_of(time.time() - _SHADOWS_LIVE_S)
         for version in self._versions.recent(working.leaf.leaf_name, since):
             yield Candidate(None, seconds_of(version.time), "stored", version.items)
+
+
+def _sharing(items: Items, current: Items) -> Items:
+    """The annotations, those that the current version has as well being its objects."""
+    return {id: current[id] if id in current and same(item, current[id]) else item for id, item in items.items()}
 
 
 def _held(known: PageMemory, arrived: int) -> frozenset[str]:
