@@ -102,7 +102,7 @@ class AnnotationStore(AnnotationReader):
         with locked(self.tree, place, memory.state, self.lock_timeout, self._known(place.directory)) as block:
             group = Group(block, place.directory, self._memory, self.journal)
             if not memory.cleaned:
-                block.remove_temporaries()
+                block.clean()
                 group.recover_journal()
                 memory.cleaned = True
             return group.carry_out(orders)

@@ -41,10 +41,17 @@ class LockedBlock:
             self._leaves[name] = LockedLeaf(self._directory, self.log, name, self._known)
         return self._leaves[name]
 
-    def remove_temporaries(self) -> None:
-        """Remove what a crash left of writes that were not committed."""
+    def clean(self) -> None:
+        """Remove what a crash left of writes that were not committed, before a leaf is asked for.
+
+        A group of several lines that was on its way to the disk when the power went may have come there in part, its
+        last line included: where none of its files was renamed, nobody was told of it.
+        """
         for directory in (self._directory, self.history):
             remove_temporaries(directory)
+        files = self.log.incomplete_group()
+        if files and all(written(self._directory, f"{leaf}.json", file.get("before")) for leaf, file in files.items()):
+            self.log.take_back()
 
     def write(self, records: Sequence[Record], changed: Mapping[str, Content], versions: Mapping[str, int]) -> None:
         """Commit one group of records, after which the leaves `changed` hold that; raises OSError, and nothing is."""

@@ -113,6 +113,17 @@ def header_of(data: bytes) -> Line | None:
     return line if line is not None and line.members.get("operation") == SEGMENT else None
 
 
+def are_chained(data: bytes) -> bool:
+    """Whether these bytes are sound lines of which each follows the one before it."""
+    previous = None
+    for raw, _ in whole_lines(data):
+        line = opened(raw)
+        if line is None or previous not in (None, line.previous):
+            return False
+        previous = line.digest
+    return True
+
+
 def groups(data: bytes, start: int, offset: int = 0, *, old: bool = False, contents: bool = True) -> Iterator[Group]:
     """The whole groups of a segment's bytes from `start`; positions are counted from `offset`.
 

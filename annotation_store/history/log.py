@@ -10,7 +10,7 @@ from types import TracebackType
 
 from annotation_store.history.encoding import count, encoded
 from annotation_store.history.instants import instant_of, seconds_of
-from annotation_store.history.lines import Group, groups, header_of, sealed, whole_lines
+from annotation_store.history.lines import Group, are_chained, groups, header_of, sealed, whole_lines
 from annotation_store.history.records import EDITS, EditRecord, FileChange, Members, ParkedRecord, Record
 from annotation_store.history.replay import Replay
 from annotation_store.history.requests import Done, older_requests
@@ -150,6 +150,19 @@ class BlockLog:
         state.other_bytes += content_bytes
         state.edit_bytes += len(data) - content_bytes
         state.learn(group, group[-1]["files"], start, state.read)
+
+    def incomplete_group(self) -> Mapping[str, Members]:
+        """What the newest group says of its files, where not all of its lines came to the disk; else nothing."""
+        state = self._state
+        if state.segment <= OLD or state.begun < 0:
+            return {}
+        data = os.pread(self._descriptor, state.read - state.begun, state.begun)
+        return {} if are_chained(data) else state.newest[-1]["files"]
+
+    def take_back(self) -> None:
+        """Take back the newest group, of which nobody was told."""
+        self._appended_at = self._state.begun
+        self.undo()
 
     def undo(self) -> None:
         """Take back the group appended last: its files could not be written and nobody was told of it."""

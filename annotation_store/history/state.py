@@ -86,6 +86,8 @@ class LogState:
     keys: OrderedDict[str, Done] = field(default_factory=OrderedDict)
     parked: dict[str, ParkedRecord] = field(default_factory=dict)
     newest: list[Members] = field(default_factory=list)
+    begun: int = -1
+    """Where in the segment `newest` begins, the group learned last; negative where that lies in an earlier one."""
 
     def forget(self) -> None:
         """Begin again; what time was told last stays, so that time does not go back."""
@@ -97,6 +99,7 @@ class LogState:
         """Go on with a segment of which nothing was read yet."""
         self.segment, self.inode, self.read, self.end = segment, inode, 0, b""
         self.edit_bytes = self.other_bytes = 0
+        self.begun = -1
         self.touched.clear()
         self.counts.clear()
 
@@ -124,7 +127,7 @@ class LogState:
         """What a group says that lies at these bytes of the segment."""
         newest: dict[str, Members] = {}
         requests: Requests = {}
-        self.newest = list(group)
+        self.newest, self.begun = list(group), start
         for members in self.newest:
             operation = members["operation"]
             if operation in EDITS or operation == EXTERNAL:

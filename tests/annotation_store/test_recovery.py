@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +15,9 @@ import pytest
 from annotation_store.committing import leaf as leaf_module
 from annotation_store.edits import PutOne
 from annotation_store.history.lines import sealed
+from annotation_store.history.log import BlockLog, LogState
 from annotation_store.history.segments import read_from
-from annotation_store.orders import Outcome
+from annotation_store.orders import Order, Outcome, Part
 from precomputed_server import writing
 from precomputed_server.errors import Busy, Unreadable
 from tests.annotation_store.support import Editor, Place, by_id, check_log, some, written
@@ -296,3 +299,71 @@ def test_a_log_is_read_once(editor: Editor, place: Place, monkeypatch: pytest.Mo
         editor.put(point(number + 60, 1, 1, 1))
         editor.version()
     assert 0 < sum(read) <= place.log.stat().st_size - begun
+
+
+def two_edits(editor: Editor) -> list[str]:
+    """Two edits in one group; returns their operation ids, of which the first's line is the group's first."""
+    ops = [secrets.token_hex(16), secrets.token_hex(16)]
+    ends = editor.store.commit([order(editor, op, number) for number, op in enumerate(ops)])
+    assert all(isinstance(end, list) for end in ends)
+    return ops
+
+
+def order(editor: Editor, op: str, number: int, *, repeated: bool = False) -> Order:
+    location = editor.store.locate("brain", "x0y0z0", "fibers")
+    part = Part("fibers", "patch", change=PutOne(some(1, first=10 + number)[0]))
+    return Order(location.directory, (part,), "somebody", "page", op, arrived=number + 1, repeated=repeated)
+
+
+def zero_line(path: Path, from_end: int) -> None:
+    """What power loss leaves of a line whose sectors did not come to the disk."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[-from_end] = b"\0" * (len(lines[-from_end]) - 1) + b"\n"
+    path.write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize("segment", ["the same", "a new one"])
+def test_a_group_that_came_to_the_disk_in_part_never_happened(editor: Editor, place: Place, segment: str) -> None:
+    fill(editor)
+    if segment == "a new one":
+        history = os.open(place.history, os.O_RDONLY)
+        with contextlib.closing(BlockLog(history, LogState())) as log:
+            log.refresh(repair=True)
+            log.begin_segment()
+        os.close(history)
+    before = place.file().read_bytes(), place.log.read_bytes()
+    ops = two_edits(editor)
+    place.file().write_bytes(before[0])
+    zero_line(place.log, 2)
+    editor.restart()
+    again = editor.store.commit([order(editor, ops[1], 1, repeated=True)])
+    assert isinstance(again[0], list)
+    assert again[0][0].edits == 1
+    assert place.stored() == by_id([*some(3), *some(1, first=11)])
+    assert place.log.read_bytes().startswith(before[1])
+    check_log(place)
+
+
+def test_a_damaged_group_whose_files_were_written_stays(editor: Editor, place: Place) -> None:
+    """It was acknowledged: then its line was damaged later, and that has to be told."""
+    fill(editor)
+    two_edits(editor)
+    zero_line(place.log, 2)
+    log, stored = place.log.read_bytes(), place.stored()
+    editor.restart()
+    assert editor.put(some(1, first=10)[0]).edits == 0
+    editor.put(some(1, first=12)[0])
+    assert place.log.read_bytes().startswith(log)
+    assert place.stored() == stored | by_id(some(1, first=12))
+
+
+def test_a_whole_group_whose_file_was_not_renamed_is_done(editor: Editor, place: Place) -> None:
+    fill(editor)
+    before = place.file().read_bytes()
+    two_edits(editor)
+    after = place.stored()
+    place.file().write_bytes(before)
+    editor.restart()
+    assert editor.put(some(1)[0]).edits == 0
+    assert place.stored() == after
+    check_log(place)
