@@ -7,6 +7,7 @@ itself only: it is told from what follows by how lines begin.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -22,6 +23,9 @@ _KEPT_HOURS = 26
 """What a page held a day ago may be counted from what it held in the hour before."""
 _NAME = re.compile(r"pages-[0-9]{8}T[0-9]{2}\.jsonl")
 _RETRY_S = 10.0
+_MOST_BYTES = 256 << 20
+"""Of all hours together; beyond that the oldest go, and an hour that is longer by itself ends."""
+_LOOK_BYTES = 1 << 20
 _CHUNK = 1 << 20
 _MOST_AT_ONCE = 16 << 20
 """More than this that others have appended is not read line by line."""
@@ -47,12 +51,15 @@ class Appender:
     """Appends to the file of the hour.
 
     Beginning one, and deleting what is older than a day, happens on a thread of its own: nobody who appends waits for
-    it. Failures are logged once and passed over.
+    it. Failures are logged once and passed over. All hours together take about `most` bytes.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, directory: Path, clock: Callable[[], float], most: int = _MOST_BYTES) -> None:
         self._directory = directory
-        self._clock = clock
+        self._most = most
+        self._look_after = min(_LOOK_BYTES, most // 8)
+        self._unseen = 0
+        self._is_full = False
         self._beginning = threading.Lock()
         self._open: list[int] = []
         self._hour = -1
@@ -65,12 +72,16 @@ class Appender:
         if int(now // HOUR_S) != self._hour and abs(now - self._attempt) >= _RETRY_S:
             self._attempt = now
             threading.Thread(target=self._begin, args=(now,), daemon=True).start()
-        if self._open:
+        if self._open and not self._is_full:
+            self._unseen += len(line)
+            if self._unseen >= self._look_after:
+                self._unseen = 0
+                threading.Thread(target=self._make_room, daemon=True).start()
             try:
                 written = os.write(self._open[-1], line)
                 if written < len(line):
                     os.write(self._open[-1], b"\n")
-                    raise OSError(28, "No space left on device")
+                    raise OSError(errno.ENOSPC, "No space left on device")
                 return True
             except OSError as error:
                 self._warn(error)
@@ -95,9 +106,22 @@ class Appender:
                 self._delete_old(hour)
             except OSError as error:
                 self._warn(error)
+            self._is_full = False
             # The file before stays open: somebody may be appending to it at this moment.
             while len(self._open) > 2:
                 os.close(self._open.pop(0))
+
+    def _make_room(self) -> None:
+        with self._beginning, contextlib.suppress(OSError):
+            names = sorted((name for name in os.listdir(self._directory) if _NAME.fullmatch(name)), reverse=True)
+            total = 0
+            for name in names:
+                total += os.stat(self._directory / name).st_size
+                if total > self._most and name < file_name(self._hour):
+                    os.unlink(self._directory / name)
+                elif total > self._most:
+                    self._is_full = True
+                    self._warn(OSError(errno.EFBIG, "too much was noted within an hour"))
 
     def _delete_old(self, hour: int) -> None:
         oldest = file_name(hour - _KEPT_HOURS)
@@ -173,10 +197,12 @@ class Reader:
             return 0
 
     def _end_of_lines(self, name: str, size: int) -> int:
-        end = 0
-        for place, data in self._lines(name, max(0, size - _CHUNK), size):
-            end = place + len(data) + 1
-        return end or size
+        end, looked = 0, _CHUNK
+        while not end and looked < 2 * size + _CHUNK:  # the last line may be long, and somebody be writing it
+            for place, data in self._lines(name, max(0, size - looked), size):
+                end = place + len(data) + 1
+            looked *= 2
+        return end
 
     def _lines(self, name: str, start: int, end: int, text: bytes = b"") -> Iterator[tuple[int, bytes]]:
         """The whole lines between two places of a file that hold `text`, each with its place."""

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from annotation_store.merging.shadows import Shadow
+from annotation_store.pages.hourly import Appender, file_name
 from annotation_store.pages.journal import LONGEST_LINE, Journal
 from annotation_store.pages.memory import MOST_SHADOWS, PageMemory
 from annotation_store.pages.origins import Holding
@@ -457,3 +458,59 @@ def test_noting_a_reading_takes_microseconds(journal: Journal) -> None:
     for number in range(2000):
         journal.note_read("alice", FIBERS, f"v{number}")
     assert (time.perf_counter() - start) / 2000 < 100e-6, "it took ten times as long as it may"
+
+
+def test_the_oldest_hours_go_when_all_take_too_much(directory: Path, clock: Clock) -> None:
+    appender = Appender(directory, clock, most=100_000)
+    line = b'{"read":"' + b"x" * 989 + b'"}\n'
+    for hour in range(5):
+        clock.now = START + hour * HOUR
+        for number in range(30):
+            assert appender.append(line, clock.now)
+            if number == 0:
+                wait_until((directory / file_name(int(clock.now // HOUR))).exists)
+    wait_until(lambda: size_of(directory) <= 112_500)
+    assert max(path.name for path in directory.iterdir()) == file_name(int(clock.now // HOUR))
+    assert 3 <= len(list(directory.iterdir())) <= 4
+    appender.close()
+
+
+def test_an_hour_that_takes_too_much_is_not_gone_on_with(
+    directory: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    appender = Appender(directory, clock, most=100_000)
+    line = b'{"read":"' + b"x" * 989 + b'"}\n'
+
+    def is_full() -> bool:
+        return not appender.append(line, clock.now)
+
+    with caplog.at_level(logging.WARNING):
+        wait_until(is_full)
+    assert len(caplog.records) == 1
+    assert "too much was noted within an hour" in caplog.text
+    clock.now += HOUR
+    wait_until(lambda: not is_full())
+    appender.close()
+
+
+def size_of(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.iterdir())
+
+
+@pytest.mark.parametrize("length", [1000, 3 << 20])
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_line_that_is_being_written_when_a_process_begins_to_read_is_not_missed(
+    open_journal: Open, directory: Path, length: int, before: int
+) -> None:
+    journal = open_journal()
+    for number in range(before):
+        journal.note_read("alice", FIBERS, f"v{number}")
+    saved(journal, "last", None, differing=({"id": "a", "description": "x" * length},))
+    (file,) = directory.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-500])
+    journal = open_journal()
+    assert etags(journal.page("alice", FIBERS)) == ["v0"][:before]
+    with file.open("ab") as rest:
+        rest.write(whole[-500:])
+    assert etags(journal.page("alice", FIBERS)) == ["last", "v0"][: before + 1]
