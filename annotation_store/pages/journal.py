@@ -7,9 +7,10 @@ goes on; without it, saves are compared with what was stored within the last day
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Journal:
         now = self._clock()
         times = self._times(now, (page, place, etag, state))
         if times <= _NOTED_AT_MOST:
-            record: dict[str, object] = {"read": page, "place": place, "time": now, "etag": etag}
+            record: dict[str, object] = {"read": page, "place": place, "time": now, "etag": etag, **_moment()}
             if times == _NOTED_AT_MOST:
                 record["many"] = True
             directory, leaf = _parts(place)
@@ -104,7 +105,7 @@ class Journal:
         record: dict[str, object] = {"save": page, "place": place, "time": now, "etag": held.etag, "outcome": outcome}
         given = {"number": number, "replaces": replaces, "version": version, "kept": kept, "reason": reason}
         record |= {name: value for name, value in given.items() if value is not None}
-        record |= {"arrived": arrived} if arrived else {}
+        record |= ({"arrived": arrived} if arrived else {}) | _moment()
         said = held.to_json()
         line = _line(record | said)
         if len(line) > LONGEST_LINE:
@@ -175,7 +176,7 @@ class Journal:
         if lines is None:
             self._forget()
             return
-        for number, record in _records(lines):
+        for number, record in _in_order(_records(lines)):
             pages = self._places.get(record["place"])
             if pages is not None:
                 pages.note(number, record)
@@ -188,7 +189,7 @@ class Journal:
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         text = f'"{member}":'.encode() + orjson.dumps(value)
         lines = reader.scanned(text, most)
-        return ((number, record) for number, record in _records(lines) if record.get(member) == value)
+        return iter(_in_order(found for found in _records(lines) if found[1].get(member) == value))
 
 
 def _spelled(text: str) -> str:
@@ -198,6 +199,36 @@ def _spelled(text: str) -> str:
 
 def _line(record: dict[str, object]) -> bytes:
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _moment() -> dict[str, object]:
+    """When a line is made by a clock that never steps: nanoseconds since the machine was started, and which start."""
+    return {"moment": time.monotonic_ns(), "boot": _boot()}
+
+
+@functools.cache
+def _boot() -> str:
+    """What tells this run of the machine from others, empty where the kernel does not say."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    return ""
+
+
+def _in_order(records: Iterable[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """The records of several files in the order in which they were made: the wall clock, which named them, may step.
+
+    Those of one file stay in its order; one run of the machine comes after the other.
+    """
+    found = list(records)
+    boots: dict[str, int] = {}
+    newest: dict[tuple[str, str], int] = {}
+    keys = []
+    for number, record in found:
+        boot = record.get("boot", "")
+        hour = number.partition("-")[0]
+        newest[hour, boot] = max(newest.get((hour, boot), 0), record.get("moment", 0))
+        keys.append((boots.setdefault(boot, len(boots)), newest[hour, boot]))
+    return [found[place] for place in sorted(range(len(found)), key=keys.__getitem__)]
 
 
 def _records(lines: Iterator[Line] | list[Line]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -514,3 +514,19 @@ def test_a_line_that_is_being_written_when_a_process_begins_to_read_is_not_misse
     with file.open("ab") as rest:
         rest.write(whole[-500:])
     assert etags(journal.page("alice", FIBERS)) == ["last", "v0"][: before + 1]
+
+
+def test_lines_keep_their_order_while_the_wall_clock_steps_back_and_forth(open_journal: Open, clock: Clock) -> None:
+    """A save lies in an earlier hour's file than what its page had read before."""
+    journal = open_journal()
+    journal.note_read("alice", FIBERS, "v0")
+    for number, hour in enumerate((1, 0, 1, 0)):
+        clock.now = START + hour * HOUR + 20 * number
+        journal = open_journal()
+        if number % 2:
+            saved(journal, f"v{number}", None, arrived=0)
+        else:
+            journal.note_read("alice", FIBERS, f"v{number}+")
+    expected = ["v3", "v2+", "v1", "v0+", "v0"]
+    assert etags(journal.page("alice", FIBERS)) == etags(open_journal().page("alice", FIBERS)) == expected
+    assert [told["version"] for told in journal.saves("alice", "brain")] == [2, 2]
