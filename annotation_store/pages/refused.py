@@ -1,18 +1,20 @@
 """Bodies of whole-file saves that were not applied and are in no log: invalid, too large, without rights, disk full.
 
 Each lies compressed beside a small description, on this host, for this user alone. Their number is not bounded, their
-bytes are: the oldest go first.
+bytes are: the oldest go first of whoever has most of them, so that one who floods does not push out what others sent.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import re
 import secrets
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,10 @@ from precomputed_server.writing import TEMPORARY, write_all
 _ID = re.compile(r"[0-9a-f]{16}")
 _DESCRIPTION, _BODY = ".json", ".body.gz"
 _FILE = re.compile(r"[0-9a-f]{16}(\.json(\.tmp)?|\.body\.gz)")
+_OWNER_DIGITS = 4
+"""So many digits of an id say whose save it is: to find out who has most, nothing has to be read."""
+_SHARE = 2
+"""One body takes at most this part of the room."""
 _GZIP = 31
 """zlib's window bits for the gzip format."""
 _PIECE = 1 << 20
@@ -59,7 +65,7 @@ class RefusedSaves:
             return None
         try:
             self._directory.mkdir(0o700, parents=True, exist_ok=True)
-            return RefusedBody(self, self._directory, meta, self._bound)
+            return RefusedBody(self, self._directory, meta, max(1, self._bound // _SHARE))
         except OSError as error:
             _warn(error)
             return None
@@ -97,15 +103,21 @@ class RefusedSaves:
                 with contextlib.suppress(OSError):
                     os.unlink(self._directory / f"{id}{ending}")
 
-    def make_room(self, needed: int) -> None:
-        """Delete the oldest until `needed` more bytes fit."""
-        kept = self._kept()
-        total = needed + sum(size for _, size, _ in kept)
-        for id, size, _ in kept:
-            if total <= self._bound:
-                break
+    def make_room(self, needed: int, whose: str) -> None:
+        """Delete the oldest of who has most until `needed` more bytes fit of whose ids begin with `whose`."""
+        kept: dict[str, deque[tuple[str, int]]] = {}
+        for id, size, _ in self._kept():
+            kept.setdefault(id[:_OWNER_DIGITS], deque()).append((id, size))
+        sizes = {owner: sum(size for _, size in ids) for owner, ids in kept.items()}
+        sizes[whose] = sizes.get(whose, 0) + needed
+        total = sum(sizes.values())
+        while total > self._bound and kept:
+            owner = max(kept, key=sizes.__getitem__)
+            id, size = kept[owner].popleft()
             self.discard(id)
-            total -= size
+            total, sizes[owner] = total - size, sizes[owner] - size
+            if not kept[owner]:
+                del kept[owner]
 
     def _described(self, id: str) -> dict[str, Any] | None:
         if self._directory is None:
@@ -151,7 +163,8 @@ class RefusedBody:
         self._directory = directory
         self._meta = meta
         self._bound = bound
-        self._id = secrets.token_hex(8)
+        self._whose = _owner(meta)
+        self._id = self._whose + secrets.token_hex(8)[_OWNER_DIGITS:]
         self._size = self._arrived = self._written = 0
         self._deflating = isal_zlib.compressobj(1, wbits=_GZIP)
         self._descriptor: int | None = self._create(_BODY)
@@ -187,7 +200,7 @@ class RefusedBody:
         complete = self._arrived == self._size
         meta = {**self._meta, "id": self._id, "size": self._arrived, "complete": complete}
         data = orjson.dumps(meta)
-        self._saves.make_room(self._written + len(data))
+        self._saves.make_room(self._written + len(data), self._whose)
         descriptor = self._create(_DESCRIPTION + TEMPORARY)
         try:
             write_all(descriptor, data)
@@ -222,6 +235,12 @@ class RefusedBody:
         for ending in (_DESCRIPTION + TEMPORARY, _DESCRIPTION, _BODY):
             with contextlib.suppress(OSError):
                 os.unlink(self._directory / f"{self._id}{ending}")
+
+
+def _owner(meta: Mapping[str, Any]) -> str:
+    """The digits of who sent a save: the session's prefix, or the address of a peer, whatever it calls itself."""
+    whose = str(meta.get("session", "")).partition(" ")[0]
+    return hashlib.sha256(whose.encode(errors="replace")).hexdigest()[:_OWNER_DIGITS]
 
 
 def _inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -112,8 +112,34 @@ def test_the_oldest_go_when_there_is_no_room(directory: Path) -> None:
     assert sum(path.stat().st_size for path in directory.iterdir()) <= 3 * MEBIBYTE + 20_000
 
 
-def test_of_a_body_beyond_the_bound_the_beginning_is_kept(directory: Path) -> None:
+@pytest.mark.parametrize("sessions", [["flood"], [f"10.0.0.9 Browser/{number} " for number in range(30)]])
+def test_one_who_floods_pushes_out_his_own(directory: Path, sessions: list[str]) -> None:
+    saves = RefusedSaves(directory, 2 * MEBIBYTE)
+    others = {kept(saves, secrets.token_bytes(100_000), session=name) for name in ("alice", "bob", "10.0.0.1 Browser ")}
+    for id in others:
+        age(directory, id, 1000)
+    ids = []
+    for number in range(30):
+        ids.append(kept(saves, secrets.token_bytes(200_000), session=sessions[number % len(sessions)]))
+        age(directory, ids[-1], 100 - number)
+    found = [meta["id"] for meta in saves.list("brain")]
+    assert set(found) >= others
+    assert [id for id in found if id not in others] == ids[: -len(found) + len(others) - 1 : -1]
+    assert len(found) >= len(others) + 7
+
+
+def test_one_body_does_not_push_out_all_others(directory: Path) -> None:
     saves = RefusedSaves(directory, MEBIBYTE)
+    other = kept(saves, secrets.token_bytes(100_000), session="alice")
+    huge = kept(saves, secrets.token_bytes(2 * MEBIBYTE), session="flood")
+    assert [meta["id"] for meta in saves.list("brain")] in ([huge, other], [other, huge])
+    found = saves.find(huge, "brain")
+    assert found is not None
+    assert not found["complete"]
+
+
+def test_of_a_body_beyond_half_of_the_bound_the_beginning_is_kept(directory: Path) -> None:
+    saves = RefusedSaves(directory, 2 * MEBIBYTE)
     body = b"[" + b"0," * MEBIBYTE
     id = kept(saves, body)
     assert saves.body(id, "brain") == body[:MEBIBYTE]
