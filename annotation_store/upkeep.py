@@ -31,8 +31,7 @@ def verify_block(store: AnnotationStore, block: BlockOf) -> list[Finding]:
             return None
 
     try:
-        with exclusive_lock(history, LOCK, store.lock_timeout):
-            return verify(history, file)
+        return verify(history, file, lambda: exclusive_lock(history, LOCK, store.lock_timeout))
     finally:
         os.close(history)
 

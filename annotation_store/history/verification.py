@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from annotation_store.digests import file_hash
-from annotation_store.history.lines import Line, opened, opened_old, whole_lines
+from annotation_store.history.lines import Line, header_of, opened, opened_old, whole_lines
 from annotation_store.history.records import COMPACTED, CONTENT, EDITS, EXTERNAL, ORDER, SEGMENT, Members
 from annotation_store.history.replay import Replay
-from annotation_store.history.segments import OLD, Segment, numbers, read_segment
+from annotation_store.history.segments import OLD, Segment, name_of, numbers, open_segment, read_from, read_segment
 from annotation_store.model import serialize
 from precomputed_server.errors import Unreadable
 
@@ -26,22 +29,60 @@ class Finding:
     sentence: str
 
 
-def verify(history: int, files: Files) -> list[Finding]:
-    """What is wrong with the log in the open directory `history`, whose block's lock is held; nothing when all is well.
+Lock = Callable[[], AbstractContextManager[None]]
+
+
+def verify(history: int, files: Files, lock: Lock = contextlib.nullcontext) -> list[Finding]:
+    """What is wrong with the log in the open directory `history`; nothing when all is well.
 
     `files` gives the bytes of a leaf's file, None where there is none. A zero-byte file says what an empty list says.
+    `lock` takes the block's lock, only for what may still change: the newest group and what follows it, and the files.
     """
     check = _Check()
-    for number in numbers(history):
-        try:
-            segment = read_segment(history, number)
-        except Unreadable as error:
-            check.find(None, number, 1, str(error))
-            continue
-        if segment is not None:
-            check.segment(segment)
-    check.files(files)
+    with contextlib.ExitStack() as stack:
+        found = numbers(history)
+        check.all(history, found[:-1])
+        newest = check.settled(history, found[-1], stack) if found else None
+        with lock():
+            if newest is None:
+                found = found[:-1]
+            elif _is_same(history, newest):
+                check.rest(newest)
+            else:  # it was compacted meanwhile
+                check, found = _Check(), []
+            check.all(history, [number for number in numbers(history) if number > max(found, default=-1)])
+            check.files(files)
     return check.findings
+
+
+@dataclass(frozen=True)
+class _Newest:
+    """The newest segment, open, of which the lines up to `stop` were checked."""
+
+    number: int
+    descriptor: int
+    stop: int
+
+
+def _is_same(history: int, newest: _Newest) -> bool:
+    try:
+        there = os.stat(name_of(newest.number), dir_fd=history, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(newest.descriptor))
+
+
+def _settled(data: bytes) -> int:
+    """Where the newest group of a segment begins: whoever holds the lock may take that group back, but none before."""
+    ends: list[int] = []
+    stop = data.rfind(b"\n") + 1
+    while stop and len(ends) < 2:
+        start = data.rfind(b"\n", 0, stop - 1) + 1
+        line = opened(data[start : stop - 1])
+        if line is not None and "files" in line.members:
+            ends.append(stop)
+        stop = start
+    return ends[1] if len(ends) > 1 else 0
 
 
 @dataclass
@@ -65,33 +106,68 @@ class _Check:
         self._leaves: dict[str, _Known] = {}
         self._replays: dict[str, Replay] = {}
         self._external: set[str] = set()
+        self._made: list[Members] = []  # the lines of the group that is being read
+        self._has_end = True
 
     def find(self, leaf: str | None, segment: int | None, line: int | None, sentence: str) -> None:
         """Put something on the list."""
         self.findings.append(Finding(leaf, segment, line, sentence))
 
-    def segment(self, segment: Segment) -> None:
-        """Go through a segment after all those before it."""
-        if self._segment >= OLD and segment.number != self._segment + 1:
-            self._say("segments before this one are missing.", segment.number)
+    def all(self, history: int, found: Iterable[int]) -> None:
+        """Go through the segments of these numbers after all those before them."""
+        for number in found:
+            try:
+                segment = read_segment(history, number)
+            except Unreadable as error:
+                self.find(None, number, 1, str(error))
+                continue
+            if segment is not None:
+                self._begin(number, segment)
+                self._go_on(segment.data)
+                self._end(segment)
+
+    def settled(self, history: int, number: int, stack: contextlib.ExitStack) -> _Newest | None:
+        """Go through what can no longer change of the newest segment; None where that is to be read as a whole."""
+        with contextlib.suppress(OSError, Unreadable):
+            descriptor = open_segment(history, number)
+            stack.callback(os.close, descriptor)
+            data = read_from(descriptor, 0)
+            stop = _settled(data) if number != OLD and header_of(data) is not None else 0
+            if stop:
+                self._begin(number, Segment(number, data, None))
+                self._go_on(data[:stop])
+                return _Newest(number, descriptor, stop)
+        return None
+
+    def rest(self, newest: _Newest) -> None:
+        """Go through what of the newest segment was not read yet."""
+        data = read_from(newest.descriptor, newest.stop)
+        self._go_on(data)
+        self._end(Segment(newest.number, data, None))
+
+    def _begin(self, number: int, segment: Segment) -> None:
+        if self._segment >= OLD and number != self._segment + 1:
+            self._say("segments before this one are missing.", number)
             self._digest = None
-        self._segment, self._line = segment.number, 0
+        self._segment, self._line = number, 0
         self._compacted = segment.compacted is not None
-        self._replays = {}
-        group: list[Members] = []
-        for line in self._lines(segment):
+        self._replays, self._made, self._has_end = {}, [], number == OLD
+
+    def _go_on(self, data: bytes) -> None:
+        for line in self._lines(data):
             if line.members["operation"] in (SEGMENT, COMPACTED):
                 continue
-            group.append(line.members)
+            self._made.append(line.members)
             if "files" in line.members:
-                self._group(group, line.members["files"])
-                group = []
-        if group:
-            self._say("the log ends in the middle of a group, which never happened.")
-        self._end(segment)
+                self._group(self._made, line.members["files"])
+                self._made = []
 
     def _end(self, segment: Segment) -> None:
         """Compare what a segment's lines come to with what its last groups say of the files."""
+        if not self._has_end:
+            self._say("the last line has no end.")
+        if self._made:
+            self._say("the log ends in the middle of a group, which never happened.")
         for leaf, replay in sorted(self._replays.items()):
             known = self._leaves[leaf]
             if known.sure and not replay.gives(known.after):
@@ -115,11 +191,12 @@ class _Check:
     def _say(self, sentence: str, segment: int | None = None, leaf: str | None = None) -> None:
         self.find(leaf, self._segment if segment is None else segment, self._line or None, sentence)
 
-    def _lines(self, segment: Segment) -> Iterator[Line]:
-        """The sound lines of a segment; says of each other one that it is damaged."""
-        for raw, _ in whole_lines(segment.data):
+    def _lines(self, data: bytes) -> Iterator[Line]:
+        """The sound lines of the next bytes of a segment; says of each other one that it is damaged."""
+        self._has_end = data.endswith(b"\n") if data else self._has_end
+        for raw, _ in whole_lines(data):
             self._line += 1
-            line = opened_old(raw) if segment.number == OLD else opened(raw)
+            line = opened_old(raw) if self._segment == OLD else opened(raw)
             if line is None:
                 self._say("this line is damaged.")
                 self._digest = None
@@ -127,16 +204,14 @@ class _Check:
             if self._digest is not None and line.previous != self._digest:
                 self._say("this line does not follow the one before it: lines are missing or were put in.")
             self._digest = line.digest
-            if self._line == 1 and segment.number != OLD:
-                self._header(line, segment)
+            if self._line == 1 and self._segment != OLD:
+                self._header(line)
             yield line
-        if not segment.data.endswith(b"\n") and (segment.data or segment.number != OLD):
-            self._say("the last line has no end.")
 
-    def _header(self, line: Line, segment: Segment) -> None:
+    def _header(self, line: Line) -> None:
         """Compare what a segment begins with with what was read before it."""
         members = line.members
-        if members.get("operation") != SEGMENT or members["number"] != segment.number:
+        if members.get("operation") != SEGMENT or members["number"] != self._segment:
             self._say("the segment does not begin with its own header.")
             return
         for leaf in sorted({*members["leaves"], *self._leaves}):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from annotation_store.history import verification
 from annotation_store.history.compaction import compact
-from annotation_store.history.lines import sealed
+from annotation_store.history.lines import Line, opened, sealed
 from annotation_store.history.verification import Finding, verify
 from annotation_store.model import serialize
 from tests.annotation_store.history_writer import Writer, some
@@ -205,3 +207,88 @@ def test_a_torn_end_is_told(writer: Writer) -> None:
     with writer.segments()[-1].open("ab") as log:
         log.write(b'{"leaf":"fibers"')
     assert "has no end" in findings(writer)[0].sentence
+
+
+class Watching:
+    """A lock before which something happens, and how many lines are read while it is held."""
+
+    def __init__(self, happens: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.happens = happens
+        self.held = False
+        self.lines = 0
+        monkeypatch.setattr(verification, "opened", self.opened)
+
+    def opened(self, raw: bytes) -> Line | None:
+        self.lines += self.held
+        return opened(raw)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        self.happens()
+        self.held = True
+        yield
+        self.held = False
+
+
+def grows(writer: Writer) -> None:
+    scribble(writer, 20, seed=5)
+
+
+def grows_by_a_segment(writer: Writer) -> None:
+    count = len(writer.segments())
+    while len(writer.segments()) == count:
+        scribble(writer, 10, seed=len(writer.past))
+
+
+def takes_the_newest_group_back(writer: Writer) -> None:
+    size = writer.segments()[-1].stat().st_size
+    before = dict(writer.files)
+    with writer.log() as log:
+        log.take_back()
+    assert writer.segments()[-1].stat().st_size < size
+    for leaf in writer.files:
+        with writer.log() as log:
+            writer.files[leaf] = log.newest_data(leaf)
+    assert writer.files != before
+
+
+@pytest.mark.parametrize("happens", [lambda _: None, grows, grows_by_a_segment, takes_the_newest_group_back])
+def test_the_lock_is_held_for_what_came_meanwhile_only(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch, happens: Callable[[Writer], None]
+) -> None:
+    writer.edit(("put", some(1, first=900)[0]))
+    lines = sum(path.read_bytes().count(b"\n") for path in writer.segments())
+    watching = Watching(lambda: happens(writer), monkeypatch)
+    assert verify(writer.history, lambda leaf: writer.files.get(leaf), watching.lock) == []
+    grown = sum(path.read_bytes().count(b"\n") for path in writer.segments()) - lines
+    assert watching.lines <= max(0, grown) + 8
+
+
+def test_what_is_compacted_while_it_is_read_has_no_findings(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    watching = Watching(lambda: compacted(writer, 2), monkeypatch)
+    assert verify(writer.history, writer.files.get, watching.lock) == []
+    assert watching.lines > 0
+
+
+def test_damage_is_found_once_wherever_it_lies(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in writer.segments()[-2:]:
+        data = path.read_bytes()
+        path.write_bytes(b"\0" * 10 + data[10:])
+    found = verify(writer.history, writer.files.get, Watching(lambda: None, monkeypatch).lock)
+    assert len(found) == len(set(found))
+    assert {each.segment for each in found} == {int(path.stem[4:]) for path in writer.segments()[-2:]}
+
+
+def test_another_file_in_the_newest_segments_place_is_read_as_a_whole(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = writer.segments()[-1]
+
+    def replace() -> None:
+        data = newest.read_bytes()
+        damaged = newest.with_suffix(".new")
+        damaged.write_bytes(data.replace(b'"id":"', b'"id":"x', 1))
+        damaged.rename(newest)
+
+    (found, *_) = verify(writer.history, writer.files.get, Watching(replace, monkeypatch).lock)
+    assert found.sentence == "this line is damaged."
