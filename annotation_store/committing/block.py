@@ -66,6 +66,9 @@ class LockedBlock:
             if not all(leaf.is_as_read() for leaf in leaves.values()):
                 raise ChangedMeanwhile
             self.log.append(records, files, {name: leaf.content.items for name, leaf in leaves.items()})
+            if not all(leaf.is_as_read() for leaf in leaves.values()):  # while the disk was waited for
+                self.log.undo()
+                raise ChangedMeanwhile
             self._rename(replacements)
             stack.pop_all()
         for name, leaf in leaves.items():

@@ -9,6 +9,7 @@ import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -367,3 +368,32 @@ def test_a_whole_group_whose_file_was_not_renamed_is_done(editor: Editor, place:
     assert editor.put(some(1)[0]).edits == 0
     assert place.stored() == after
     check_log(place)
+
+
+@pytest.mark.parametrize("leaves", [1, 2])
+def test_what_another_tool_writes_while_the_log_is_put_on_disk_is_not_overwritten(
+    editor: Editor, place: Place, monkeypatch: pytest.MonkeyPatch, leaves: int
+) -> None:
+    fill(editor)
+    editor.put(some(1)[0], leaf="centroids")
+    theirs = [*some(3), *some(1, first=20)]
+    append = BlockLog.append
+    written_by_them: list[object] = []
+
+    def slow(log: BlockLog, *given: Any) -> None:
+        append(log, *given)
+        if not written_by_them:
+            written_by_them.append(theirs)
+            place.file().write_text(json.dumps(theirs))
+
+    location = editor.store.locate("brain", "x0y0z0", "fibers")
+    mine = some(1, first=30)[0]
+    parts = tuple(Part(leaf, "patch", change=PutOne(mine)) for leaf in ("fibers", "centroids")[:leaves])
+    monkeypatch.setattr(BlockLog, "append", slow)
+    (ended,) = editor.store.commit([Order(location.directory, parts, "somebody", "page", "0123", arrived=1)])
+    assert [outcome.edits for outcome in ended] == [1] * leaves if isinstance(ended, list) else ended
+    assert place.stored() == by_id([*theirs, mine])
+    check_log(place)
+    lines = [json.loads(line) for line in place.log.read_bytes().splitlines()[1:]]
+    assert [line["operation"] for line in lines if line["leaf"] == "fibers"][-2:] == ["external", "add"]
+    assert sum(line.get("op") == "0123" for line in lines) == leaves
