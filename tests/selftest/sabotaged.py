@@ -18,7 +18,7 @@ from precomputed_server.writing import exclusive_lock
 if TYPE_CHECKING:
     from _typeshed import HasFileno
 
-DROPPED_SHARE = 0.03
+DROPPED_SHARE = 0.1
 
 
 def without_locks() -> None:
