@@ -120,6 +120,14 @@ class Blocks:
             )
         return name
 
+    def at(self, voxel: Vector) -> str:
+        """The directory of the block in which a voxel lies, whether it exists yet or not; raises NotFound."""
+        if not self.bounds.contains(voxel):
+            raise NotFound(self._outside(voxel))
+        if self.size is None:
+            return ONLY_BLOCK
+        return self._directory_of_index((voxel[0] // self.size[0], voxel[1] // self.size[1], voxel[2] // self.size[2]))
+
     def index(self, directory: str) -> Vector | None:
         """The 0-based index x, y, z of a directory, None where its name is no index."""
         counted = _COUNTED.fullmatch(directory)
@@ -160,10 +168,11 @@ class Blocks:
     def _check_inside(self, voxel: Vector) -> None:
         # A viewer that was just opened asks for voxel 0, 0, 0 wherever the volume lies.
         if voxel != (0, 0, 0) and not self.bounds.contains(voxel):
-            place = ", ".join(str(length) for length in voxel)
-            raise NotFound(
-                f"Voxel {place} lies outside the volume, which goes from {self.bounds.start} to {self.bounds.stop}."
-            )
+            raise NotFound(self._outside(voxel))
+
+    def _outside(self, voxel: Vector) -> str:
+        place = ", ".join(str(length) for length in voxel)
+        return f"Voxel {place} lies outside the volume, which goes from {self.bounds.start} to {self.bounds.stop}."
 
     def _directory_of_index(self, index: Vector) -> str:
         spellings = _spellings(index)

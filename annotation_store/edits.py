@@ -100,6 +100,24 @@ class ChangeFields:
 
 
 @dataclass(frozen=True)
+class EditSeveral:
+    """Several annotations are to be new, several others to be as given, and others gone."""
+
+    added: Items
+    changed: Items
+    deleted: tuple[str, ...]
+
+    def edits(self, stored: Items) -> list[Edit]:
+        """All of them; raises Conflict when what is to be new is there, NotFound when what is to be edited is not."""
+        edits = [edit for id in self.deleted for edit in DeleteOne(id).edits(stored)]
+        for id, item in self.changed.items():
+            if id not in stored:
+                raise NotFound(f"There is no annotation with the id {id!r} in this file.")
+            edits += PutOne(item).edits(stored)
+        return edits + [edit for item in self.added.values() for edit in AddOne(item).edits(stored)]
+
+
+@dataclass(frozen=True)
 class RestoreTo:
     """What an earlier version held is to be there again: all of `items`, or of them only the annotation `id`."""
 

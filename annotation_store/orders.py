@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from annotation_store.blocks import Location
-from annotation_store.edits import AddOne, Change, ChangeFields, DeleteOne, PutOne, ReplaceAll
+from annotation_store.edits import AddOne, Change, ChangeFields, DeleteOne, EditSeveral, PutOne, ReplaceAll
 from annotation_store.model import Items, check_depth, check_item, parse_item, parse_items, parse_object
 from precomputed_server import errors
 from precomputed_server.errors import Busy, InvalidInput, PrecomputedError, PreconditionFailed
 
-Kind = Literal["put", "patch", "merge", "add", "delete", "restore", "apply", "discard"]
+Kind = Literal["put", "patch", "merge", "add", "delete", "restore", "apply", "discard", "several"]
 
 EdgesNm = tuple[float, float, float]
 
@@ -148,6 +148,14 @@ def _add(part: Part) -> Wish:
     return AddOne(item)
 
 
+def _several(part: Part) -> Wish:
+    members = parse_object(part.body)
+    added, changed = ({item["id"]: item for item in members[name]} for name in ("add", "change"))
+    for item in (*added.values(), *changed.values()):
+        check_item(item, "the annotation")
+    return EditSeveral(added, changed, tuple(members["delete"]))
+
+
 def _id_of(part: Part) -> str:
     if part.id is None:
         raise InvalidInput("Name the annotation: ?id=….")
@@ -159,6 +167,7 @@ _WISHES: Mapping[Kind, Callable[[Part], Wish]] = {
     "patch": _patch,
     "merge": _merge,
     "add": _add,
+    "several": _several,
     "delete": lambda part: DeleteOne(_id_of(part)),
     "restore": lambda part: Restore(part.version, part.at, part.id),
     "apply": lambda part: Resolve(_id_of(part), "applied"),

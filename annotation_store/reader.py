@@ -120,7 +120,7 @@ class AnnotationReader:
 
     def version(self, location: Location) -> int:
         """The newest version that the log knows; 1 for a file without a log, 0 when there is neither."""
-        tail = self._tail(location)
+        tail = self.tail(location)
         return tail.version if tail else int(self._exists(location.path))
 
     def logged_leaves(self, location: Location) -> list[str]:
@@ -174,7 +174,7 @@ class AnnotationReader:
         try:
             parse_stored(snapshot.data)
         except Unreadable:
-            tail = self._tail(location)
+            tail = self.tail(location)
             if tail is None:
                 raise
             with self.versions(location) as versions:
@@ -201,7 +201,7 @@ class AnnotationReader:
 
     def version_at(self, location: Location, version: int | None, instant: datetime | None) -> Version:
         """The leaf as it was in a version, or at an instant; raises NotFound, Gone."""
-        if self._tail(location) is None:
+        if self.tail(location) is None:
             return self._unlogged(location, version, instant)
         with self.versions(location) as versions:
             number = version if version is not None else versions.at(location.leaf, instant or datetime.now(UTC))
@@ -248,7 +248,8 @@ class AnnotationReader:
         with self.versions(save.location) as versions:
             return versions.body_of(save.record)
 
-    def _tail(self, location: Location) -> LeafTail | None:
+    def tail(self, location: Location) -> LeafTail | None:
+        """What the log says of the leaf's newest version; None where it does not know the leaf."""
         with self._log_to_read(location) as log:
             return log.tail(location.leaf) if log else None
 

@@ -19,9 +19,10 @@ from precomputed_server import phantom
 from precomputed_server.catalog.records import describe
 from precomputed_server.errors import InvalidInput
 from precomputed_server.files import Tree
+from precomputed_server.format.names import ANNOTATIONS, VIEWER_PATH
 from precomputed_server.format.viewer_state import ViewerLayer, viewer_fragment, viewer_state
 from precomputed_server.readers.volumes import Volumes
-from precomputed_server.web.routes import VIEWER_PATH, tree_url
+from precomputed_server.web.routes import tree_url
 
 Tell = Callable[[str], None]
 
@@ -81,6 +82,7 @@ def links(url: str, root: Path, dataset: str) -> str:
     return "\n".join(
         (
             f"  Neuroglancer   {url}{VIEWER_PATH}#{viewer_fragment(viewer_state([layer]))}",
+            f"  to annotate    {url}{VIEWER_PATH}#!{url}{place}/{ANNOTATIONS}/state",
             f"  NeuroTrALE     precomputed://{url}~demo.voxel/{place}",
             f"  files          {url}{place}/",
             f"  interface      {url}api/",

@@ -73,7 +73,7 @@ def same_value(field: str, stored: Any, sent: Any) -> bool:  # noqa: ANN401  # a
         return bool(_truncated(stored) == _truncated(sent))
     if field == "points":
         return bool(stored == sent)
-    return _equal(stored, sent)
+    return equal(stored, sent)
 
 
 def _same_in_single_precision(stored: Any, sent: Any) -> bool:  # noqa: ANN401  # any JSON value
@@ -84,20 +84,20 @@ def _same_in_single_precision(stored: Any, sent: Any) -> bool:  # noqa: ANN401  
     try:
         first, second = array("f", stored), array("f", sent)
     except (TypeError, OverflowError):
-        return _equal(stored, sent)
+        return equal(stored, sent)
     if not all(map(math.isfinite, first)):  # no client can send what float32 does not hold
-        return _equal(stored, sent)
+        return equal(stored, sent)
     return first == second
 
 
-def _equal(stored: Any, sent: Any) -> bool:  # noqa: ANN401  # any JSON value
+def equal(stored: Any, sent: Any) -> bool:  # noqa: ANN401  # any JSON value
     """Equality of JSON values: 1 and 1.0 are the same number, as for JavaScript, and true is no number."""
     if stored != sent:
         return False
     if isinstance(stored, dict):
-        return all(_equal(value, sent[key]) for key, value in stored.items())
+        return all(equal(value, sent[key]) for key, value in stored.items())
     if isinstance(stored, list):
-        return all(map(_equal, stored, sent))
+        return all(map(equal, stored, sent))
     return isinstance(stored, bool) == isinstance(sent, bool)
 
 

@@ -91,6 +91,11 @@ def _begin(parent: int, settings: Settings) -> None:
     _store = AnnotationStore.of(settings, usable_state(settings.state, settings.root))
 
 
+def opened() -> AnnotationStore:
+    """The store of the process for large files; only functions that are called there may ask."""
+    return _store
+
+
 def commit_large(order: Order) -> Answer:
     """`AnnotationStore.commit` of one order in the process for large files."""
     return _store.commit([order])[0]

@@ -28,7 +28,7 @@ _MOST_ENTRIES = 1000
 _LONGEST_WISH = 1 << 16
 
 
-def _instant(text: str) -> datetime:
+def instant_of_query(text: str) -> datetime:
     """An RFC 3339 instant of a query, where a plus sign that nobody encoded arrives as a space; raises InvalidInput."""
     return read_instant(text.strip().replace(" ", "+" if "T" in text else "T"))
 
@@ -48,7 +48,7 @@ async def get_version(request: web.Request, place: Place) -> web.StreamResponse:
     if "version" in request.query and "at" in request.query:
         raise InvalidInput("Give a version or an instant, not both.")
     version = _whole_number(request, "version", None)
-    at = None if version is not None else _instant(request.query["at"])
+    at = None if version is not None else instant_of_query(request.query["at"])
     number, snapshot = await service.call(_version, service.store, place.location, version, at)
     response = await send_bytes(request, snapshot.data, Described(snapshot.etag, JSON, NO_CACHE))
     response.headers[VERSION_HEADER] = str(number)

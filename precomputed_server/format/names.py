@@ -25,6 +25,9 @@ STATISTICS = f"{PRIVATE}/statistics.json"
 """The range of values of each channel."""
 
 ANNOTATIONS = "annotations"
+VIEWER_PATH = "neuroglancer/v/1/"
+"""Where the server's Neuroglancer lies: the client wants a path that ends in `/v/TOKEN/`."""
+
 BLOCK_INFO = "block_info.csv"
 """In ANNOTATIONS: one line `sizeX,sizeY,sizeZ`, the voxels of an annotation block."""
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from annotation_store.web import edits, leaf, parked, versions
+from annotation_store.web import edits, exchange, leaf, parked, versions
 from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
@@ -20,9 +20,11 @@ from precomputed_server.web.routes import (
     BLOCKS,
     CHUNK,
     EDITS,
+    EXPORT,
     HEALTH,
     HISTORY,
     ICON,
+    IMPORT,
     INDEX,
     LEAF,
     PARKED,
@@ -33,6 +35,7 @@ from precomputed_server.web.routes import (
     STATIC,
     TREE,
     VIEWER,
+    VIEWER_STATE,
     Route,
     Target,
     parse_target,
@@ -69,6 +72,8 @@ READERS: Mapping[Route, TargetHandler] = {
     PARKED: parked.get_parked,
     PARKED_SAVE: parked.get_parked_body,
     SAVES: parked.get_saves,
+    EXPORT: exchange.get_export,
+    VIEWER_STATE: exchange.get_state,
     CHUNK: tiles.get_chunk,
     TREE: tiles.get_file,
 }
@@ -79,6 +84,7 @@ WRITERS: Mapping[tuple[Route, str], TargetHandler] = {
     (LEAF, "DELETE"): leaf.delete_leaf,
     (RESTORE, "POST"): versions.post_restore,
     (EDITS, "POST"): edits.post_edits,
+    (IMPORT, "POST"): exchange.post_import,
     (PARKED_END, "POST"): parked.post_parked,
 }
 

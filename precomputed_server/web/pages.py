@@ -13,8 +13,9 @@ from aiohttp import web
 from precomputed_server.catalog.records import Dataset
 from precomputed_server.catalog.scan import find_datasets
 from precomputed_server.files import Entry
+from precomputed_server.format.names import ANNOTATIONS, VIEWER_PATH
 from precomputed_server.format.viewer_state import ViewerLayer, viewer_fragment, viewer_state
-from precomputed_server.web.routes import VIEWER_PATH, Target, tree_url
+from precomputed_server.web.routes import Target, tree_url
 from precomputed_server.web.state import STATE, State
 
 _HTML = "text/html"
@@ -41,6 +42,7 @@ class DatasetCard:
     path: str
     files: str
     viewer: str
+    editor: str
     source: str
     annotating: str
     size: str
@@ -91,6 +93,7 @@ def _card(dataset: Dataset, origin: str) -> DatasetCard:
     finest = info.scales[0]
     path = tree_url(dataset.path)
     source = f"{origin}/{path}".rstrip("/")
+    state = f"{source}/{ANNOTATIONS}/state"
     layer = ViewerLayer(dataset.title, source, info, dataset.contrast)
     channels = "" if info.num_channels == 1 else f", {info.num_channels} channels"
     return DatasetCard(
@@ -98,6 +101,7 @@ def _card(dataset: Dataset, origin: str) -> DatasetCard:
         path=dataset.path or "/",
         files=f"./{path}/" if path else "./~/",
         viewer=f"{VIEWER_PATH}#" + viewer_fragment(viewer_state([layer])),
+        editor=f"{VIEWER_PATH}#!{state}",
         source=f"precomputed://{source}",
         annotating=f"precomputed://{origin}/~NAME.voxel/{path}".rstrip("/"),
         size=" × ".join(str(length) for length in finest.size),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import quote, unquote_to_bytes
 
 from precomputed_server.errors import InvalidPath, NotFound
+from precomputed_server.format.names import VIEWER_PATH
 
 READ = ("GET", "HEAD")
 EDIT = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")
@@ -31,9 +32,6 @@ class Route:
 
 INDEX = Route("index", "/index.html", READ, "The page that lists the datasets; `/` answers it too.")
 API = Route("api", "/api/", READ, "This interface, to read and to try (Swagger UI); `/api/openapi.json` is its text.")
-VIEWER_PATH = "neuroglancer/v/1/"
-"""Where the viewer's page lies: the client wants a path that ends in `/v/TOKEN/`."""
-
 VIEWER = Route("viewer", f"/{VIEWER_PATH}", READ, "Neuroglancer, when the `viewer` extra is installed.")
 STATIC = Route("static", "/static/{file}", READ, "Style and script of the pages.")
 ICON = Route("icon", "/favicon.ico", READ, "The pages' icon.")
@@ -63,6 +61,15 @@ PARKED_SAVE = Route("parked save", "/{dataset}/annotations/parked/{id}", READ, "
 PARKED_END = Route(
     "parked end", "/{dataset}/annotations/parked/{id}/{apply or discard}", ACT, "Apply what was parked, or discard it."
 )
+EXPORT = Route(
+    "export", "/{dataset}/annotations/export", READ, "The annotations as CSV, SWC, GeoJSON or JSON lines, or some."
+)
+IMPORT = Route(
+    "import", "/{dataset}/annotations/import", ACT, "Merge a file, or a Neuroglancer state, into the annotations."
+)
+VIEWER_STATE = Route(
+    "viewer state", "/{dataset}/annotations/state", READ, "The Neuroglancer state in which the annotations are edited."
+)
 SAVES = Route("saves", "/{dataset}/annotations/saves", READ, "The asking session's last saves and what became of them.")
 CHUNK = Route(
     "chunk",
@@ -87,6 +94,9 @@ ROUTES = (
     PARKED,
     PARKED_SAVE,
     PARKED_END,
+    EXPORT,
+    IMPORT,
+    VIEWER_STATE,
     SAVES,
     CHUNK,
     TREE,
@@ -202,7 +212,15 @@ def _tree_route(segments: list[str], directory: bool) -> tuple[Route, dict[str, 
     return TREE, {}
 
 
-_OF_DATASET = {"blocks": BLOCKS, "edits": EDITS, "parked": PARKED, "saves": SAVES}
+_OF_DATASET = {
+    "blocks": BLOCKS,
+    "edits": EDITS,
+    "parked": PARKED,
+    "saves": SAVES,
+    "export": EXPORT,
+    "import": IMPORT,
+    "state": VIEWER_STATE,
+}
 _OF_LEAF = {"history": HISTORY, "restore": RESTORE}
 
 

@@ -1,0 +1,196 @@
+"""Reading annotations out of the store, leaf by leaf and in pieces: each leaf in one version, however large it is."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+
+from annotation_store.blocks import Blocks, Location, check_name
+from annotation_store.committing.leaf import ETAG_DIGITS
+from annotation_store.exchange.rows import Leaf, Made, Origin, Placed
+from annotation_store.exchange.selection import Selection
+from annotation_store.history.instants import instant
+from annotation_store.model import Item
+from annotation_store.reader import AnnotationReader
+from precomputed_server.errors import Busy, Gone, InvalidInput, NotFound, Unreadable
+from precomputed_server.files import Fingerprint
+
+_PIECE = 1 << 17
+"""Bytes of a file that are parsed at a time: the interpreter is held for a millisecond."""
+_ATTEMPTS, _WAIT_S = 25, 0.02
+"""Between the log's line and the file's new name a reader sees the older file: it looks again."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One version of a leaf; `written` tells the state of the file that is known to hold it line by line."""
+
+    leaf: Leaf
+    location: Location
+    made: Made
+    written: Fingerprint | None = None
+
+
+class Collection:
+    """The chosen annotations of a dataset, now or `at` an instant; reads nothing before it is asked.
+
+    Raises InvalidInput where authors are asked of an earlier instant.
+    """
+
+    def __init__(
+        self,
+        reader: AnnotationReader,
+        dataset: str,
+        blocks: Blocks,
+        selection: Selection | None = None,
+        at: datetime | None = None,
+    ) -> None:
+        self._reader = reader
+        self._dataset = dataset
+        self._blocks = blocks
+        self._selection = selection or Selection()
+        self._at = at
+        if at is not None and self._selection.authors:
+            raise InvalidInput("Who edited an annotation last is known of the newest version only: leave out the one.")
+
+    def found(self) -> list[Found]:
+        """The leaves that are meant, each in the version that `annotations` reads; raises Unreadable, OSError."""
+        leaves = [found for leaf in self._leaves() if (found := self._find(leaf)) is not None]
+        return sorted(leaves, key=lambda each: each.leaf)
+
+    def origin(self, found: list[Found]) -> Origin:
+        """What a file of these leaves is made from."""
+        leaves = {each.leaf: each.made for each in found}
+        at = None if self._at is None else instant(self._at)
+        name = self._dataset.rpartition("/")[2]
+        return Origin(name, instant(datetime.now(UTC)), leaves, self._selection, at)
+
+    def annotations(self, found: list[Found]) -> Iterator[Placed]:
+        """The chosen annotations of these leaves; raises Unreadable, Gone, Busy, OSError."""
+        chosen = self._selection
+        for each in found:
+            block, leaf = each.leaf
+            version = each.made.version
+            if chosen.takes_all:
+                for item in self._items(each):
+                    yield Placed(block, leaf, item, version)
+                continue
+            authors = self._authors(each) if chosen.authors else {}
+            for item in self._items(each):
+                if chosen.has(item, authors.get(item["id"])):
+                    yield Placed(block, leaf, item, version)
+
+    def _leaves(self) -> Iterator[Leaf]:
+        for block in self._blocks.existing:
+            with contextlib.suppress(InvalidInput):
+                check_name(block, "block")
+                names = set(self._reader.leaves(self._dataset, block))
+                if self._at is not None:
+                    names |= set(self._reader.logged_leaves(self._reader.locate(self._dataset, block, "fibers")))
+                yield from ((block, name) for name in names if self._selection.has_leaf(name))
+
+    def _find(self, leaf: Leaf) -> Found | None:
+        location = self._reader.locate(self._dataset, *leaf)
+        if self._at is not None:
+            with contextlib.suppress(NotFound):
+                return Found(leaf, location, Made(self._version_at(location, self._at), None))
+            return None
+        for _ in range(_ATTEMPTS):
+            tail = self._reader.tail(location)
+            seen = self._digest(location)
+            if seen is None:
+                return None
+            if tail is None:
+                break
+            if tail.after == seen[0]:
+                # What an external record names was written by another tool, in whatever layout.
+                layout = None if tail.external else seen[1]
+                return Found(leaf, location, Made(tail.version, seen[0][:ETAG_DIGITS]), layout)
+            time.sleep(_WAIT_S)
+        snapshot = self._reader.check(location)
+        return Found(leaf, location, Made(1 if tail is None else self._known(location, snapshot.etag), snapshot.etag))
+
+    def _known(self, location: Location, etag: str) -> int | None:
+        """The number of a version that `check` gave for a file that the log does not know."""
+        tail = self._reader.tail(location)
+        return tail.version if tail is not None and (tail.after or "").startswith(etag) else None
+
+    def _version_at(self, location: Location, moment: datetime) -> int:
+        if self._reader.tail(location) is None:
+            return self._reader.version_at(location, None, moment).version
+        with self._reader.versions(location) as versions:
+            return versions.at(location.leaf, moment)
+
+    def _digest(self, location: Location) -> tuple[str, Fingerprint] | None:
+        """The SHA-256 of a leaf's file and its state; None where there is no file."""
+        with _opened(self._reader, location) as descriptor:
+            if descriptor is None:
+                return None
+            state = Fingerprint.of(os.fstat(descriptor))
+            digest = hashlib.sha256()
+            for piece in _pieces(descriptor):
+                digest.update(piece)
+            return digest.hexdigest(), state
+
+    def _items(self, found: Found) -> Iterator[Item]:
+        if found.written is not None:
+            with _opened(self._reader, found.location) as descriptor:
+                if descriptor is not None and Fingerprint.of(os.fstat(descriptor)) == found.written:
+                    yield from _written_items(descriptor)
+                    return
+        if found.made.version is None:
+            snapshot = self._reader.check(found.location)
+            if snapshot.etag != found.made.etag:
+                raise Busy("Another program writes this annotation file while it is read; try again.")
+            yield from orjson.loads(snapshot.data)
+            return
+        yield from self._reader.version_at(found.location, found.made.version, None).items.values()
+
+    def _authors(self, found: Found) -> dict[str, str]:
+        """Who edited each annotation of a leaf last, where the log still says it."""
+        try:
+            with self._reader.versions(found.location) as versions:
+                return {id: entry.author for id, entry in versions.blame(found.location.leaf).items()}
+        except (NotFound, Gone):
+            return {}
+
+
+@contextlib.contextmanager
+def _opened(reader: AnnotationReader, location: Location) -> Iterator[int | None]:
+    try:
+        descriptor = reader.tree.open(location.path)
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Unreadable("what should be an annotation file is something else.")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _pieces(descriptor: int) -> Iterator[bytes]:
+    offset = 0
+    while piece := os.pread(descriptor, _PIECE, offset):
+        offset += len(piece)
+        yield piece
+
+
+def _written_items(descriptor: int) -> Iterator[Item]:
+    """The annotations of a file that this program wrote: a bracket, then one annotation a line."""
+    rest = b""
+    for piece in _pieces(descriptor):
+        rest += piece
+        lines, newline, rest = rest.rpartition(b",\n")
+        if newline:
+            yield from orjson.loads(b"[" + lines.removeprefix(b"[\n") + b"]")
+    yield from orjson.loads(b"[" + rest.removeprefix(b"[\n").rstrip(b"]\n") + b"]" if rest != b"[]\n" else b"[]")

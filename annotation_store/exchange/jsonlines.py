@@ -1,0 +1,63 @@
+"""JSON lines: a header with what the file was made from, then one line for each annotation, whole as it is stored.
+
+`{"block": "x0y0z0", "leaf": "fibers", "annotation": {…}}`. Block and leaf may be missing. A line that is an annotation
+itself, with its `type`, is read too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+import orjson
+
+from annotation_store.exchange.fields import fields_of
+from annotation_store.exchange.rows import MARK, Dialect, Export, Origin, Reading, Row
+from annotation_store.exchange.text import gathered, lines_of, object_of, placed_by
+from annotation_store.model import Item, check_item
+from precomputed_server.errors import InvalidInput
+
+
+def write_json_lines(export: Export) -> Iterator[bytes]:
+    """The file, in pieces."""
+    return gathered(_lines(export))
+
+
+def _lines(export: Export) -> Iterator[bytes]:
+    yield orjson.dumps(export.origin.to_json()) + b"\n"
+    place, begin = ("", ""), b""
+    dumps = orjson.dumps
+    for placed in export.annotations:
+        if place != (placed.block, placed.leaf):
+            place = placed.block, placed.leaf
+            begin = b'{"block":%b,"leaf":%b,"annotation":' % tuple(map(dumps, place))
+        yield begin + dumps(placed.item) + b"}\n"
+
+
+def read_json_lines(pieces: Iterable[bytes]) -> Reading:
+    """The file's rows; the first line is read at once. Raises InvalidInput and its kin, naming the line."""
+    numbered = ((number, line) for number, line in enumerate(lines_of(pieces), 1) if not line.isspace())
+    first = next(numbered, None)
+    if first is None:
+        return Reading(None, iter(()), Dialect())
+    members = object_of(first[1], f"line {first[0]}")
+    if MARK in members:
+        return Reading(Origin.from_json(members), map(_row, numbered), Dialect())
+    return Reading(None, map(_row, itertools.chain([first], numbered)), Dialect())
+
+
+def _row(numbered: tuple[int, str]) -> Row:
+    number, line = numbered
+    where = f"line {number}"
+    members = object_of(line, where)
+    place: tuple[str | None, str | None] = None, None
+    if "annotation" in members:
+        place = placed_by(members, where)
+        members = members["annotation"]
+    elif MARK in members:
+        raise InvalidInput(f"{where} is a header: one file at a time can be imported.")
+    if not isinstance(members, dict):
+        raise InvalidInput(f"{where}: the annotation must be an object.")
+    item: Item = members
+    check_item(item, where)
+    return Row(where, item["id"], fields_of(item), *place)

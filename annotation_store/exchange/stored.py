@@ -1,0 +1,125 @@
+"""The annotations of a dataset as an import sees them: what is stored now, and what a file was made from."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from annotation_store.blocks import Blocks, Location, check_name, slice_digits
+from annotation_store.exchange.rows import Leaf, Made
+from annotation_store.model import Items, parse_stored
+from annotation_store.reader import AnnotationReader
+from precomputed_server.errors import Gone, InvalidInput, NotFound, PrecomputedError, Unreadable
+
+
+@dataclass(frozen=True)
+class StoredLeaf:
+    """A leaf as it is; `etag` is None where there is none yet."""
+
+    location: Location
+    items: Items
+    etag: str | None
+    size: int
+
+
+class Stored:
+    """The leaves of a dataset, each read once and when it is needed."""
+
+    def __init__(self, reader: AnnotationReader, dataset: str, blocks: Blocks) -> None:
+        self._reader = reader
+        self._dataset = dataset
+        self.blocks = blocks
+        self._leaves: dict[Leaf, StoredLeaf] = {}
+        self._bases: dict[tuple[Leaf, Made], Items | None] = {}
+        self._places: dict[str, Leaf] | None = None
+
+    def leaf(self, leaf: Leaf) -> StoredLeaf:
+        """A leaf as it is now; raises InvalidInput for names that none may have, Unreadable, OSError."""
+        if leaf not in self._leaves:
+            self._leaves[leaf] = self._read(leaf)
+        return self._leaves[leaf]
+
+    def find(self, id: str, likely: Leaf | None = None) -> Leaf | None:
+        """The leaf in which an annotation lies; `likely` is looked at first."""
+        if likely is not None and id in self.leaf(likely).items:
+            return likely
+        if self._places is None:
+            self._places = {}
+            for leaf in self.all_leaves():
+                for each in self.leaf(leaf).items:
+                    self._places.setdefault(each, leaf)
+        return self._places.get(id)
+
+    def exists(self, leaf: Leaf) -> bool:
+        """Whether both names may be those of a block that there is, and of a leaf."""
+        with contextlib.suppress(InvalidInput):
+            for name, what in zip(leaf, ("block", "leaf"), strict=True):
+                check_name(name, what)
+            return leaf[0] in self.blocks.existing
+        return False
+
+    def base(self, leaf: Leaf, made: Made) -> Items | None:
+        """What the leaf held in the version that a file was made from; None where nobody knows that any longer."""
+        key = (leaf, made)
+        if key not in self._bases:
+            self._bases[key] = self._base(leaf, made) if self.exists(leaf) else None
+        return self._bases[key]
+
+    def all_leaves(self) -> list[Leaf]:
+        """Every leaf that there is, one that several names mean only once."""
+        found: dict[str, Leaf] = {}
+        for block in sorted(self.blocks.existing):
+            with contextlib.suppress(InvalidInput):
+                check_name(block, "block")
+                for name in sorted(self._reader.leaves(self._dataset, block)):
+                    found.setdefault(self._reader.locate(self._dataset, block, name).path, (block, name))
+        return list(found.values())
+
+    def slices_in_nm(self, edge_nm: float) -> bool:
+        """Whether the leaves of slices are named by nanometres, as an older set-up did: those that there are say it."""
+        for leaf in self.all_leaves():
+            digits = slice_digits(leaf[1])
+            if digits is None:
+                continue
+            for item in self.leaf(leaf).items.values():
+                z = _height(item)
+                if z is not None and int(z // 1) % 10_000 != digits:
+                    return int(z * edge_nm // 1) % 10_000 == digits
+        return False
+
+    def _read(self, leaf: Leaf) -> StoredLeaf:
+        for name, what in zip(leaf, ("block", "leaf"), strict=True):
+            check_name(name, what)
+        location = self._reader.locate(self._dataset, *leaf)
+        try:
+            snapshot = self._reader.check(location)
+        except NotFound:
+            return StoredLeaf(location, {}, None, 0)
+        return StoredLeaf(location, parse_stored(snapshot.data), snapshot.etag, len(snapshot.data))
+
+    def _base(self, leaf: Leaf, made: Made) -> Items | None:
+        now = self.leaf(leaf)
+        if made.etag is not None and (now.etag or "").startswith(made.etag):
+            return now.items
+        if made.version is None:
+            return self._by_etag(now.location, made.etag)
+        try:
+            version = self._reader.version_at(now.location, made.version, None)
+        except (NotFound, Gone, Unreadable):
+            return None
+        # A number alone could be that of another dataset's leaf.
+        return version.items if made.etag is None or version.etag.startswith(made.etag) else None
+
+    def _by_etag(self, location: Location, etag: str | None) -> Items | None:
+        if etag is None:
+            return None
+        with contextlib.suppress(PrecomputedError), self._reader.versions(location) as versions:
+            return versions.by_etag(location.leaf, etag)
+        return None
+
+
+def _height(item: dict[str, object]) -> float | None:
+    points = item.get("points")
+    point = points[0] if isinstance(points, list) and points else item.get("point")
+    z = point[2] if isinstance(point, list) and len(point) == 3 else None
+    return z if isinstance(z, (int, float)) else None

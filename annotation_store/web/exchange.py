@@ -1,0 +1,254 @@
+"""Annotations in other programs' formats over HTTP: exports, imports, and the state in which Neuroglancer edits them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from aiohttp import web
+
+from annotation_store.blocks import Location, join
+from annotation_store.exchange.collect import Collection
+from annotation_store.exchange.formats import NEUROGLANCER, WRITTEN, format_named, format_of
+from annotation_store.exchange.importing import BlockPlan, Plan, Wishes
+from annotation_store.exchange.report import Ended, Report
+from annotation_store.exchange.rows import Export
+from annotation_store.exchange.selection import Selection, read_selection
+from annotation_store.exchange.swc import UM, VOXEL
+from annotation_store.exchange.viewer_layers import annotation_layers
+from annotation_store.exchange.viewer_reading import remote_state
+from annotation_store.orders import EdgesNm
+from annotation_store.web.body import body_of
+from annotation_store.web.planning import Asked, plan_import
+from annotation_store.web.request import Arrival, json_answer
+from annotation_store.web.service import STORE, AnnotationService, Place
+from annotation_store.web.versions import instant_of_query
+from precomputed_server.catalog.records import describe
+from precomputed_server.errors import Conflict, InvalidInput, NotFound, PrecomputedError, PreconditionFailed, TooLarge
+from precomputed_server.files import Tree, read_at
+from precomputed_server.format.names import ANNOTATIONS, VIEWER_PATH
+from precomputed_server.format.viewer_state import ViewerLayer, viewer_state
+from precomputed_server.readers.volumes import Volume
+from precomputed_server.web.respond import NO_CACHE, status_of
+from precomputed_server.web.routes import TREE, Target, parse_target, tree_url
+from precomputed_server.web.state import STATE
+
+_ATTEMPTS = 5
+_LONGEST_LINK = 1 << 16
+_YES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+async def get_export(request: web.Request, target: Target) -> web.StreamResponse:
+    """The dataset's annotations as a file, or those that the query chooses; of one version of each leaf."""
+    service = request.app[STORE]
+    name = request.query.get("format", WRITTEN[0])
+    format = format_named(name, WRITTEN)
+    unit = request.query.get("unit", UM)
+    if unit not in (UM, VOXEL):
+        raise InvalidInput(f"unit={unit[:20]} must be {UM} or {VOXEL}.")
+    volume, collection = await _collection(request, target)
+    found = await service.call(collection.found)
+    export = Export(collection.origin(found), collection.annotations(found), _edges(volume), unit)
+    headers = {
+        "Content-Type": format.media_type,
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(_name_of(volume))}{format.suffix}",
+        "Cache-Control": NO_CACHE,
+    }
+    if request.method == "HEAD" or format.write is None:
+        return web.Response(headers=headers)
+    return await _stream(request, format.write(export), headers)
+
+
+async def _stream(request: web.Request, pieces: Iterator[bytes], headers: dict[str, str]) -> web.StreamResponse:
+    """Send pieces as they are made; what fails after the first ends the connection, so that nobody takes it for all."""
+    service = request.app[STORE]
+    piece = await service.call(next, pieces, b"")
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    try:
+        while piece:
+            await response.write(piece)
+            piece = await service.call(next, pieces, b"")
+    except PrecomputedError:
+        if request.transport is not None:
+            request.transport.abort()
+        return response
+    await response.write_eof()
+    return response
+
+
+async def get_state(request: web.Request, target: Target) -> web.StreamResponse:
+    """The Neuroglancer state that shows the dataset with its annotations in local layers, for the import of its edits."""
+    service = request.app[STORE]
+    volume, collection = await _collection(request, target)
+    dataset = await request.app[STATE].far(describe, request.app[STATE].tree, volume)
+    source = f"{request.scheme}://{request.host}/{tree_url(volume.path)}".rstrip("/")
+    layer = ViewerLayer(dataset.title, source, volume.info, dataset.contrast)
+    return await service.call(_state, viewer_state([layer]), collection, _edges(volume))
+
+
+def _state(state: dict[str, Any], collection: Collection, edges_nm: EdgesNm) -> web.Response:
+    found = collection.found()
+    layers = annotation_layers(collection.origin(found), collection.annotations(found), edges_nm)
+    names = {layer["name"] for layer in layers}
+    for layer in state["layers"]:
+        if layer["name"] in names:
+            layer["name"] += " image"
+    state["layers"] += layers
+    state["selectedLayer"] = {"layer": layers[0]["name"], "visible": True} if layers else state["selectedLayer"]
+    return json_answer(state)
+
+
+async def _collection(request: web.Request, target: Target) -> tuple[Volume, Collection]:
+    """The annotations that the query chooses; raises NotFound, InvalidInput."""
+    service = request.app[STORE]
+    dataset = target.parts["dataset"]
+    blocks = await service.blocks(dataset)
+    volume = await service.call(request.app[STATE].volumes.at, dataset)
+    if volume is None:
+        raise NotFound(f"/{dataset} is not a dataset: it has no info file of a volume.")
+    return volume, Collection(service.store, dataset, blocks, _selection(request), _at(request))
+
+
+def _selection(request: web.Request) -> Selection:
+    lists = [
+        tuple(text for value in request.query.getall(name, ()) for text in value.split(",") if text)
+        for name in ("type", "leaf", "author")
+    ]
+    return read_selection(request.query.get("box"), *lists, reviewed=_is_asked(request, "reviewed") is True)
+
+
+def _at(request: web.Request) -> datetime | None:
+    text = request.query.get("at")
+    return None if text is None else instant_of_query(text)
+
+
+def _is_asked(request: web.Request, name: str) -> bool | None:
+    text = request.query.get(name)
+    if text is not None and text.lower() not in _YES:
+        raise InvalidInput(f"{name}={text[:20]} must be 1 or 0.")
+    return None if text is None else _YES[text.lower()]
+
+
+def _edges(volume: Volume) -> EdgesNm:
+    return volume.info.scales[0].resolution_nm
+
+
+def _name_of(volume: Volume) -> str:
+    return volume.path.rpartition("/")[2] or ANNOTATIONS
+
+
+async def post_import(request: web.Request, target: Target) -> web.StreamResponse:
+    """Merge a file into the annotations, or with `dry_run` only say what that would do; 207 where a block refused."""
+    arrival = Arrival(request, target)
+    service = request.app[STORE]
+    is_dry = _is_asked(request, "dry_run") is True
+    async with body_of(request, service.settings, service.bodies) as body:
+        volume, _ = await _collection(request, target)
+        asked = Asked(target.parts["dataset"], request.query.get("format"), _wishes(request), _edges(volume))
+        state = await _own_state(request, asked, body)
+        work = _Import(service, arrival, asked, body if state is None else state)
+        report = await work.carry_out(is_dry=is_dry)
+    source = f"{request.scheme}://{request.host}/"
+    url = f"{source}{join(tree_url(volume.path), ANNOTATIONS)}/state"
+    rows = [_block_row(ended) for ended in report.ended]
+    whole = all(row["status"] == 200 for row in rows)
+    members = report.to_json() | {"blocks": rows, "link": f"{source}{VIEWER_PATH}#!{url}"}
+    return json_answer(members, status=200 if whole else 207)
+
+
+def _wishes(request: web.Request) -> Wishes:
+    winner = request.query.get("conflicts", "stored")
+    if winner not in ("stored", "file"):
+        raise InvalidInput(f"conflicts={winner[:20]} must be stored or file: who wins where both have changed.")
+    return Wishes(_is_asked(request, "remove"), winner == "file")
+
+
+def _block_row(ended: Ended) -> dict[str, Any]:
+    if ended.error is not None:
+        return {"block": ended.plan.name, "status": status_of(ended.error), "detail": str(ended.error)}
+    leaves = [{"leaf": each.leaf, "version": each.version, "etag": each.etag} for each in ended.outcomes]
+    return {"block": ended.plan.name, "status": 200, "leaves": leaves}
+
+
+@dataclass(frozen=True)
+class _Import:
+    """The import of one body."""
+
+    service: AnnotationService
+    arrival: Arrival
+    asked: Asked
+    body: bytes
+
+    async def carry_out(self, *, is_dry: bool) -> Report:
+        """Plan it and commit the plan, block by block; where somebody else was faster, plan that block anew."""
+        ended: dict[str, Ended] = {}
+        for _ in range(_ATTEMPTS):
+            plan = await self._plan()
+            waiting = {name: block for name, block in plan.blocks.items() if _is_open(ended.get(name))}
+            end: Callable[[str, BlockPlan], Awaitable[Ended]] = self._say if is_dry else self._commit
+            ends = await asyncio.gather(*(end(name, block) for name, block in waiting.items()))
+            ended |= dict(zip(waiting, ends, strict=True))
+            if not any(map(_is_open, ended.values())):
+                break
+        return Report(list(ended.values()), plan.unchanged, plan.notes, is_dry)
+
+    async def _plan(self) -> Plan:
+        # Anew each time: the first annotation of a block makes its directory.
+        blocks = await self.service.blocks(self.asked.dataset)
+        return await self.service.large.call(plan_import, self.asked, blocks, self.body)
+
+    async def _say(self, _directory: str, block: BlockPlan) -> Ended:
+        return Ended(block)
+
+    async def _commit(self, directory: str, block: BlockPlan) -> Ended:
+        if not block.leaves:
+            return Ended(block)
+        place = Place(self.asked.dataset, block.name, Location(directory, ""), self.asked.edges_nm, block.size)
+        order = self.arrival.order(place, block.parts(), self.body)
+        try:
+            return Ended(block, await self.service.commit(order, block.size))
+        except PrecomputedError as error:
+            return Ended(block, error=error)
+
+
+def _is_open(ended: Ended | None) -> bool:
+    return ended is None or isinstance(ended.error, (PreconditionFailed, Conflict))
+
+
+async def _own_state(request: web.Request, asked: Asked, body: bytes) -> bytes | None:
+    """The state that a link in the body names, where that is a file of this server; None for any other body.
+
+    No other address is ever asked: what a body names could be a service that only this machine reaches.
+    """
+    if asked.format not in (None, NEUROGLANCER) or len(body) > _LONGEST_LINK or format_of(body) != NEUROGLANCER:
+        return None
+    with contextlib.suppress(UnicodeDecodeError):
+        url = remote_state(body.decode())
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        target = parse_target(parts.path) if parts.netloc == request.host else None
+        if target is None or target.route is not TREE or target.directory:
+            raise InvalidInput("The link only names a saved state; send the state itself, from the viewer's {} button.")
+        service = request.app[STORE]
+        return await service.call(functools.partial(_read, service.store.tree, target.path, service.settings.max_body))
+    return None
+
+
+def _read(tree: Tree, path: str, bound: int) -> bytes:
+    descriptor = tree.open(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size > bound:
+            raise TooLarge(f"The saved state has more than {bound} bytes (setting --max-body).")
+        return bytes(read_at(descriptor, 0, size))
+    finally:
+        os.close(descriptor)

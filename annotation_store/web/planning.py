@@ -1,0 +1,45 @@
+"""What a worker has its process for large files do of an import: read the body and plan it."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from annotation_store.blocks import Blocks
+from annotation_store.exchange.formats import format_named, format_of
+from annotation_store.exchange.importing import Importer, Plan, Wishes
+from annotation_store.orders import EdgesNm
+from annotation_store.web.large import opened
+from precomputed_server.errors import TooLarge
+from precomputed_server.files import typed
+
+MOST_ROWS = 100_000
+"""How many annotations a request may bring: they are planned in memory, and written as one step of each block."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request wants to have imported; `format` is None where the body tells it."""
+
+    dataset: str
+    format: str | None
+    wishes: Wishes
+    edges_nm: EdgesNm
+
+
+def plan_import(asked: Asked, blocks: Blocks, body: bytes) -> Plan:
+    """What the body would do; raises InvalidInput and its kin, Unreadable."""
+    format = format_named(asked.format or format_of(body))
+    reading = format.read(iter([body]), asked.edges_nm)
+    rows = list(itertools.islice(reading.rows, MOST_ROWS + 1))
+    if len(rows) > MOST_ROWS:
+        raise TooLarge(
+            f"The file has more than {MOST_ROWS} annotations; send it in parts, or import it on the server with"
+            " precomputed annotations import."
+        )
+    try:
+        plan = Importer(opened(), asked.dataset, reading, asked.wishes, asked.edges_nm).plan(blocks, rows)
+    except OSError as error:
+        raise typed(error, "The annotation file") from error
+    plan.notes += reading.notes
+    return plan
