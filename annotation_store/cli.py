@@ -14,6 +14,8 @@ from typing import Any
 import click
 
 from annotation_store.blocks import BlockOf
+from annotation_store.cli_exchange import export, link
+from annotation_store.cli_import import import_file
 from annotation_store.cli_parked import become_owner, parked
 from annotation_store.history.instants import read_instant
 from annotation_store.history.records import EXTERNAL
@@ -88,7 +90,8 @@ def annotation_commands() -> None:
     """
 
 
-annotation_commands.add_command(parked)
+for _command in (parked, export, import_file, link):
+    annotation_commands.add_command(_command)
 
 
 @annotation_commands.command()

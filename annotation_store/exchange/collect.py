@@ -66,11 +66,10 @@ class Collection:
         leaves = [found for leaf in self._leaves() if (found := self._find(leaf)) is not None]
         return sorted(leaves, key=lambda each: each.leaf)
 
-    def origin(self, found: list[Found]) -> Origin:
-        """What a file of these leaves is made from."""
+    def origin(self, found: list[Found], name: str) -> Origin:
+        """What a file of these leaves of the dataset of that name is made from."""
         leaves = {each.leaf: each.made for each in found}
         at = None if self._at is None else instant(self._at)
-        name = self._dataset.rpartition("/")[2]
         return Origin(name, instant(datetime.now(UTC)), leaves, self._selection, at)
 
     def annotations(self, found: list[Found]) -> Iterator[Placed]:

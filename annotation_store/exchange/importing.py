@@ -120,16 +120,15 @@ class Importer:
         self._touched: set[Leaf] = set()
 
     def plan(self, blocks: Blocks, rows: Iterable[Row], *, last: bool = True) -> Plan:
-        """What these rows would do; with the `last` of them come the removals.
+        """What these rows would do; with the `last` of them come the removals. The same rows may be planned again.
 
         Raises InvalidInput and its kin for what cannot be imported, Unreadable, OSError.
         """
         work = _Work(Stored(self._reader, self._dataset, blocks), self._edges_nm)
         bases = _Bases(work.stored, self._origin)
         for row in rows:
-            if row.id in self._seen:
+            if self._seen.setdefault(row.id, row.where) != row.where:
                 raise InvalidAnnotation(f"{row.where} has the id {row.id!r} of {self._seen[row.id]}.")
-            self._seen[row.id] = row.where
             self._take(row, work, bases)
         if last and self._removes:
             self._remove(work, bases)

@@ -1,4 +1,4 @@
-"""Annotations in other programs' formats over HTTP: exports, imports, and the state in which Neuroglancer edits them."""
+"""Annotations in other formats over HTTP: exports, imports, and the state in which Neuroglancer edits them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def get_export(request: web.Request, target: Target) -> web.StreamResponse
         raise InvalidInput(f"unit={unit[:20]} must be {UM} or {VOXEL}.")
     volume, collection = await _collection(request, target)
     found = await service.call(collection.found)
-    export = Export(collection.origin(found), collection.annotations(found), _edges(volume), unit)
+    export = Export(collection.origin(found, _name_of(volume)), collection.annotations(found), _edges(volume), unit)
     headers = {
         "Content-Type": format.media_type,
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(_name_of(volume))}{format.suffix}",
@@ -85,18 +85,18 @@ async def _stream(request: web.Request, pieces: Iterator[bytes], headers: dict[s
 
 
 async def get_state(request: web.Request, target: Target) -> web.StreamResponse:
-    """The Neuroglancer state that shows the dataset with its annotations in local layers, for the import of its edits."""
+    """The Neuroglancer state that shows the dataset with its annotations in local layers, to be edited there."""
     service = request.app[STORE]
     volume, collection = await _collection(request, target)
     dataset = await request.app[STATE].far(describe, request.app[STATE].tree, volume)
     source = f"{request.scheme}://{request.host}/{tree_url(volume.path)}".rstrip("/")
     layer = ViewerLayer(dataset.title, source, volume.info, dataset.contrast)
-    return await service.call(_state, viewer_state([layer]), collection, _edges(volume))
+    return await service.call(_state, viewer_state([layer]), collection, _name_of(volume), _edges(volume))
 
 
-def _state(state: dict[str, Any], collection: Collection, edges_nm: EdgesNm) -> web.Response:
+def _state(state: dict[str, Any], collection: Collection, name: str, edges_nm: EdgesNm) -> web.Response:
     found = collection.found()
-    layers = annotation_layers(collection.origin(found), collection.annotations(found), edges_nm)
+    layers = annotation_layers(collection.origin(found, name), collection.annotations(found), edges_nm)
     names = {layer["name"] for layer in layers}
     for layer in state["layers"]:
         if layer["name"] in names:

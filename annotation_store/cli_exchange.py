@@ -1,0 +1,182 @@
+"""`precomputed annotations export` and `link`: annotations written for other programs, on the files."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlencode, urlsplit
+
+import click
+
+from annotation_store.blocks import Blocks
+from annotation_store.cli_parked import become_owner
+from annotation_store.exchange.collect import Collection
+from annotation_store.exchange.formats import FORMATS, WRITTEN, format_named
+from annotation_store.exchange.rows import Export
+from annotation_store.exchange.selection import Selection, read_selection
+from annotation_store.exchange.swc import UM, VOXEL
+from annotation_store.history.instants import read_instant
+from annotation_store.model import GEOMETRY
+from annotation_store.store import AnnotationStore
+from precomputed_server.errors import (
+    InvalidInput,
+    MissingExtra,
+)
+from precomputed_server.files import Tree
+from precomputed_server.format.info import VolumeInfo
+from precomputed_server.format.names import ANNOTATIONS, VIEWER_PATH
+
+_LOCK_TIMEOUT_S = 30.0
+_PRECOMPUTED = "precomputed"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset on disk: the store of its directory, and its volume."""
+
+    directory: Path
+    store: AnnotationStore
+    info: VolumeInfo
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.directory.resolve().name
+
+    @property
+    def edges_nm(self) -> tuple[float, float, float]:
+        """The edges of a voxel x, y, z."""
+        return self.info.scales[0].resolution_nm
+
+    def blocks(self) -> Blocks:
+        """The blocks that there are now."""
+        return self.store.blocks("", self.info.scales[0].bounds)
+
+
+def opened(directory: Path) -> Dataset:
+    """The dataset at `directory`; raises InvalidInput where there is none."""
+    if not (directory / "info").is_file():
+        raise InvalidInput(f"{directory} is no dataset: it has no info file. Name the directory of one.")
+    info = VolumeInfo.from_bytes((directory / "info").read_bytes())
+    if (directory / ANNOTATIONS).is_dir():
+        become_owner(directory)
+    return Dataset(directory, AnnotationStore(Tree(directory), _LOCK_TIMEOUT_S), info)
+
+
+of_dataset = click.argument("dataset", type=click.Path(exists=True, file_okay=False, path_type=Path))
+
+
+def _choosing(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose annotations, handed on as one selection."""
+    options = (
+        click.option("--box", metavar="X0,X1,Y0,Y1,Z0,Z1", help="Only what overlaps this box of voxels."),
+        click.option("--type", "types", multiple=True, help=f"Only this type: {', '.join(GEOMETRY)}. May be repeated."),
+        click.option("--leaf", "leaves", multiple=True, help="Only this leaf: fibers, centroids, contours, z-0020."),
+        click.option("--author", "authors", multiple=True, help="Only what this author edited last."),
+        click.option("--reviewed", is_flag=True, help="Only what a person has confirmed."),
+    )
+
+    @functools.wraps(command)
+    def chosen(
+        box: str | None,
+        types: tuple[str, ...],
+        leaves: tuple[str, ...],
+        authors: tuple[str, ...],
+        reviewed: bool,
+        **given: Any,
+    ) -> None:
+        command(selection=read_selection(box, types, leaves, authors, reviewed=reviewed), **given)
+
+    wrapped: Callable[..., None] = chosen
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+@click.command("export", short_help="Write annotations as CSV, SWC, GeoJSON or JSON lines.")
+@of_dataset
+@click.option("--format", "name", help=f"{', '.join(WRITTEN)} or {_PRECOMPUTED}  [default: by -o's ending, else csv]")
+@_choosing
+@click.option("--at", metavar="INSTANT", help="As they were at this instant.")
+@click.option("--unit", type=click.Choice([UM, VOXEL]), default=UM, show_default=True, help="Lengths of SWC.")
+@click.option("--output", "-o", metavar="FILE", default="-", help="Where to write; - is the terminal or a pipe.")
+def export(dataset: Path, name: str | None, selection: Selection, at: str | None, unit: str, output: str) -> None:
+    """Write the annotations of DATASET, or those that the options choose, each leaf in one version.
+
+    The file says of which version it is, so that it can be edited and imported again. `--format precomputed` writes
+    Neuroglancer's own format into the directory OUTPUT.
+    """
+    found = opened(dataset)
+    if name == _PRECOMPUTED:
+        _export_precomputed(found, selection, at, output)
+        return
+    ending = Path(output).suffix
+    by_ending = next((each for each in WRITTEN if FORMATS[each].suffix == ending), WRITTEN[0])
+    format = format_named(name or by_ending, WRITTEN)
+    collection = Collection(found.store, "", found.blocks(), selection, None if at is None else read_instant(at))
+    leaves = collection.found()
+    whole = Export(collection.origin(leaves, found.name), collection.annotations(leaves), found.edges_nm, unit)
+    with _written(output) as file:
+        for piece in format.write(whole) if format.write is not None else ():
+            file.write(piece)
+
+
+def _export_precomputed(found: Dataset, selection: Selection, at: str | None, output: str) -> None:
+    if output == "-" or selection != Selection() or at is not None:
+        raise InvalidInput("The precomputed format is written whole and into a directory: give only -o DIRECTORY.")
+    try:
+        views = importlib.import_module("annotation_store.views.export")
+    except ModuleNotFoundError as error:
+        raise MissingExtra("This version cannot write the precomputed format; choose another one.") from error
+    count = views.write_precomputed(found.store, "", found.info, Path(output))
+    click.echo(f"{count} annotations written to {output}.")
+
+
+@contextlib.contextmanager
+def _written(output: str) -> Iterator[BinaryIO]:
+    """A file that takes its name once it is whole; - is the standard output."""
+    if output == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(output)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@click.command("link", short_help="Print the link that opens the annotations in Neuroglancer.")
+@of_dataset
+@click.option("--url", metavar="URL", help="The dataset's address  [default: http://127.0.0.1:9000/NAME]")
+@_choosing
+def link(dataset: Path, url: str | None, selection: Selection) -> None:
+    """Print the link that opens DATASET in the server's Neuroglancer with its annotations in layers to be edited.
+
+    What is edited there comes back by `import` of the viewer's address, or of the state under its {} button.
+    """
+    address = (url or f"http://127.0.0.1:9000/{quote(dataset.resolve().name)}").rstrip("/")
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise InvalidInput(f"{address[:100]} is no address of a dataset; write it as http://HOST:9000/NAME.")
+    members = selection.to_json()
+    box = ",".join(f"{edge:g}" for edge in members.get("box", ()))
+    query = [("box", box)] if box else []
+    query += [(name, text) for name in ("type", "leaf", "author") for text in getattr(selection, _LISTS[name])]
+    query += [("reviewed", "1")] if selection.reviewed else []
+    asked = f"?{urlencode(query, safe=',')}" if query else ""
+    click.echo(f"{parts.scheme}://{parts.netloc}/{VIEWER_PATH}#!{address}/{ANNOTATIONS}/state{asked}")
+
+
+_LISTS = {"type": "types", "leaf": "leaves", "author": "authors"}
