@@ -152,7 +152,7 @@ def _node(line: str, number: int, scale: Scale) -> tuple[int, _Node]:
         index, kind, parent = int(cells[0]), int(cells[1]), int(cells[6])
         position = [_voxels(cell, edge) for cell, edge in zip(cells[2:5], scale, strict=True)]
         radius = float(cells[5])
-    except (ValueError, IndexError, InvalidOperation, OverflowError) as error:
+    except (ValueError, IndexError, ArithmeticError) as error:
         raise InvalidAnnotation(f"line {number} must be seven numbers: n type x y z radius parent.") from error
     if len(cells) != 7 or radius - radius != 0:
         raise InvalidAnnotation(f"line {number} must be seven numbers: n type x y z radius parent.")

@@ -176,11 +176,10 @@ def _origin(layers: list[_Layer], notes: list[str]) -> Origin | None:
 def _rows(layers: list[_Layer], conversions: list[Conversion]) -> Iterator[Row]:
     for layer, conversion in zip(layers, conversions, strict=True):
         members = layer.members
-        listed = members.get("annotations") or []
-        points = members.get("points") or []
+        listed, points = members.get("annotations", []), members.get("points", [])
         if not isinstance(listed, list) or not isinstance(points, list):
             raise InvalidInput(f"The annotations of the layer {layer.name!r} must be a list.")
-        specs = members.get("annotationProperties") or []
+        specs = members.get("annotationProperties", [])
         if not isinstance(specs, list) or not all(isinstance(spec, dict) for spec in specs):
             raise InvalidInput(f"The annotationProperties of the layer {layer.name!r} must be a list of objects.")
         for number, annotation in enumerate([*listed, *({"type": "point", "point": point} for point in points)]):
