@@ -88,8 +88,7 @@ def conversion_of(transform: object, dimensions: object, edges_nm: Vector3, *, i
             edges = seen
     rows = {}
     for axis, row, shift in zip(output, linear, offset, strict=True):
-        factor = output[axis] / edges[axis]
-        factor = 1.0 if _is_same(factor, 1.0) else factor
+        factor = _ratio(output[axis], edges[axis])
         rows[axis] = (row[0] * factor, row[1] * factor, row[2] * factor, shift * factor)
     matrix = rows["x"], rows["y"], rows["z"]
     identity = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0))
@@ -130,7 +129,8 @@ def _matrix(given: object, inputs: list[float], output: list[float]) -> tuple[li
 
 
 def _ratio(first: float, second: float) -> float:
-    return 1.0 if _is_same(first, second) else first / second
+    """A quotient of lengths, whose last digits say only how metres were rounded."""
+    return 1.0 if _is_same(first, second) else float(f"{first / second:.13g}")
 
 
 def _is_same(first: float, second: float) -> bool:

@@ -1,0 +1,561 @@
+"""Exports, imports and the viewer's state over HTTP: what they answer, and that nobody's edit is lost by them."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from annotation_store.exchange.viewer_reading import BASE
+from annotation_store.review import confirmed
+from annotation_store.web import planning
+from tests.annotation_store.conftest import Client, Connect
+from tests.annotation_store.support import Place, by_id, check_log, some
+from tests.annotation_store.test_http import refused
+from tests.data import point, write_annotations
+
+ROOT = "/brain/annotations"
+FIBERS, CENTROIDS = f"{ROOT}/x0y0z0/fibers.json", f"{ROOT}/x0y0z0/centroids.json"
+IMPORT, STATE = f"{ROOT}/import", f"{ROOT}/state"
+
+Json = dict[str, Any]
+FIBRE: Json = {
+    "id": "f",
+    "type": "linestring",
+    "points": [[1.1, 1, 2.5], [4, 5, 2.5], [9.7, 7, 3]],
+    "length": 9,
+    "who": "me",
+}
+LINE: Json = {"id": "l", "type": "line", "pointA": [1, 2, 3], "pointB": [4, 5, 5.5]}
+CELL: Json = {
+    "id": "c",
+    "type": "point",
+    "point": [2.1, 3, 4],
+    "description": "soma",
+    "segments": [["18446744073709551615"]],
+}
+BALL: Json = {"id": "e", "type": "ellipsoid", "center": [5, 4, 3], "radii": [1, 2, 0.5]}
+BOX: Json = {
+    "id": "b",
+    "type": "axis_aligned_bounding_box",
+    "pointA": [1, 1, 1],
+    "pointB": [3.3, 3, 3],
+    "reviewed": True,
+}
+CONTOUR: Json = {
+    "id": "p",
+    "type": "polygon",
+    "points": [[1, 1, 3.5], [6.7, 1, 3.5], [6, 5, 3.5]],
+    "colour": "green",
+}
+LEAVES: dict[str, list[Json]] = {"fibers": [FIBRE, LINE], "centroids": [CELL, BALL, BOX], "z-0003": [CONTOUR]}
+
+State = Json
+
+
+async def begun(connect: Connect, place: Place, **given: object) -> Client:
+    """A client of a dataset that has LEAVES, saved over HTTP."""
+    client = await connect(**given)
+    for leaf, items in LEAVES.items():
+        assert (await client.put(f"{ROOT}/x0y0z0/{leaf}.json", json=items)).status == 200
+    return client
+
+
+async def state_of(client: Client, query: str = "") -> State:
+    """The state that the dataset is opened with."""
+    answer = await client.get(STATE + query)
+    assert answer.status == 200, await answer.text()
+    state: State = await answer.json()
+    return state
+
+
+async def imported(client: Client, body: object, query: str = "", status: int = 200) -> dict[str, Any]:
+    """The report of an import."""
+    data = body if isinstance(body, (str, bytes)) else json.dumps(body)
+    answer = await client.post(IMPORT + query, data=data)
+    assert answer.status == status, await answer.text()
+    report: dict[str, Any] = await answer.json()
+    return report
+
+
+def layer(state: State, name: str) -> dict[str, Any]:
+    """A layer of a state."""
+    found: dict[str, Any] = next(each for each in state["layers"] if each["name"] == name)
+    return found
+
+
+def annotation(state: State, id: str) -> dict[str, Any]:
+    """An annotation of any layer of a state."""
+    listed = [each for one in state["layers"] for each in one.get("annotations", [])]
+    found: dict[str, Any] = next(each for each in listed if each["id"] == id)
+    return found
+
+
+def without(state: State, id: str) -> State:
+    """The state in which that annotation was deleted."""
+    for one in state["layers"]:
+        if "annotations" in one:
+            one["annotations"] = [each for each in one["annotations"] if each["id"] != id]
+    return state
+
+
+def content(place: Place) -> dict[Path, bytes]:
+    """Every file of annotations and logs."""
+    return {path: path.read_bytes() for path in (place.root / "brain").rglob("*") if path.is_file()}
+
+
+FORMATS = {
+    "csv": ("text/csv", ".csv"),
+    "geojson": ("application/geo+json", ".geojson"),
+    "jsonl": ("application/jsonl", ".jsonl"),
+    "swc": ("text/plain", ".swc"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+async def test_an_export_is_imported_without_a_change(name: str, connect: Connect, place: Place) -> None:
+    client = await begun(connect, place)
+    before = content(place)
+    answer = await client.get(f"{ROOT}/export?format={name}")
+    kind, ending = FORMATS[name]
+    assert (answer.status, answer.content_type) == (200, kind)
+    assert answer.headers["Content-Disposition"] == f"attachment; filename*=UTF-8''brain{ending}"
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    data = await answer.read()
+    head = await client.head(f"{ROOT}/export?format={name}")
+    assert (head.status, head.content_type, await head.read()) == (200, kind, b"")
+    for query in ("", f"?format={name}", "?remove=1"):
+        if (name, query) != ("swc", "?remove=1"):  # what no SWC can show is never taken for removed
+            report = await imported(client, data, query)
+            assert report["counts"] == {
+                **dict.fromkeys(("added", "changed", "removed", "conflicts"), 0),
+                "unchanged": 2 if name == "swc" else 6,
+            }
+    assert (await imported(client, data, "?remove=1"))["counts"]["removed"] == 0
+    assert content(place) == before
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("", "flcebp"),
+        ("type=point", "c"),
+        ("type=point,line&type=polygon", "lcp"),
+        ("leaf=fibers", "fl"),
+        ("leaf=contours", "p"),
+        ("leaf=z-0003", "p"),
+        ("box=8,10,0,8,0,6", "f"),
+        ("box=0,10,0,8,5.25,6", "l"),
+        ("author=anonymous&type=point", "c"),
+        ("author=nobody", ""),
+        ("reviewed=1", "e"),
+        ("reviewed=0&type=ellipsoid", "e"),
+    ],
+)
+async def test_what_an_export_chooses(query: str, ids: str, connect: Connect, place: Place) -> None:
+    from datetime import UTC, datetime
+
+    client = await begun(connect, place)
+    await client.patch(f"{CENTROIDS}?id=e", json=confirmed(BALL, "pi", datetime.now(UTC)))
+    answer = await client.get(f"{ROOT}/export?format=jsonl&{query}")
+    _, *lines = (await answer.text()).splitlines()
+    assert sorted(json.loads(line)["annotation"]["id"] for line in lines) == sorted(ids)
+
+
+async def test_an_export_says_which_version_it_is_of(connect: Connect, place: Place) -> None:
+    """After every kind of edit the views show one version: the file, its ETag, the log's number, and the export."""
+    client = await begun(connect, place)
+    state = await state_of(client)
+    annotation(state, "c")["description"] = "by the viewer"
+    edits: list[Callable[[], Any]] = [
+        lambda: client.patch(f"{CENTROIDS}?id=new", json=point(1, 1, 1, 1) | {"id": "new"}),
+        lambda: client.put(CENTROIDS, json=[CELL, {**BALL, "radii": [1, 1, 1]}, BOX]),
+        lambda: client.post(CENTROIDS.replace(".json", "/restore"), json={"version": 2}),
+        lambda: client.post(IMPORT, json=state),
+    ]
+    for number, edit in enumerate(edits, 2):
+        assert (await edit()).status == 200
+        leaf = await client.get(CENTROIDS)
+        header, *lines = (await (await client.get(f"{ROOT}/export?format=jsonl&leaf=centroids")).text()).splitlines()
+        assert json.loads(header)["leaves"]["x0y0z0/centroids"] == [number, leaf.headers["ETag"].strip('"')]
+        assert [json.loads(line)["annotation"] for line in lines] == await leaf.json()
+        table = (await (await client.get(f"{ROOT}/export?leaf=centroids")).text()).splitlines()[1:]
+        assert {row.rpartition(",")[2] for row in table} == {str(number)}
+    moment = (await (await client.get(CENTROIDS.replace(".json", "/history"))).json())["entries"][-1]["time"]
+    answer = await client.get(f"{ROOT}/export?format=jsonl&leaf=centroids&at={moment}")
+    assert len((await answer.text()).splitlines()) == 1 + len(LEAVES["centroids"])
+    await refused(client, "GET", f"{ROOT}/export?author=x&at={moment}", 400)
+
+
+async def test_a_state_that_was_edited_by_hand_comes_back_as_blocks(connect: Connect, place: Place) -> None:
+    client = await begun(connect, place)
+    state = await state_of(client)
+    assert [one["name"] for one in state["layers"]] == ["brain", "fibers", "centroids", "contours"]
+    moved = annotation(state, "f")
+    moved["points"][1] = [4.5, 5.5, 2.5]
+    annotation(state, "p")["points"][1] = [7, 1, 3.5]
+    del annotation(state, "c")["description"]
+    without(state, "l")
+    drawn = {"id": "new", "type": "polyline", "points": [[1, 1, 4.5], [3, 1, 4.5], [3, 3, 4.5], [1, 1, 4.5]]}
+    layer(state, "contours")["annotations"].append(drawn)
+    layer(state, "fibers")["annotations"].append({"id": "q", "type": "point", "point": [1, 2, 3], "description": "x"})
+    before = content(place)
+    dry = await imported(client, state, "?dry_run=1")
+    assert content(place) == before
+    assert dry["counts"] == {"added": 2, "changed": 3, "removed": 1, "conflicts": 0, "unchanged": 2}
+    report = await imported(client, f"https://elsewhere/#!{quote(json.dumps(state))}")
+    assert {**report, "dry_run": True, "blocks": dry["blocks"]} == dry
+    assert place.stored("fibers") == by_id(
+        [
+            {**FIBRE, "points": [[1.1, 1, 2.5], [4.5, 5.5, 2.5], [9.7, 7, 3]]},
+            {"id": "q", "type": "point", "point": [1, 2, 3], "description": "x"},
+        ]
+    )
+    assert place.stored("z-0003") == {"p": {**CONTOUR, "points": [[1, 1, 3.5], [7, 1, 3.5], [6, 5, 3.5]]}}
+    assert place.stored("z-0004") == {"new": {"id": "new", "type": "polygon", "points": drawn["points"][:3]}}
+    assert place.stored("centroids")["c"] == {name: CELL[name] for name in CELL if name != "description"}
+    assert check_log(place)["fibers"] == 2, "an import is one version of a leaf"
+    again = await imported(client, state)
+    assert (again["counts"]["added"], again["counts"]["changed"], again["counts"]["removed"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("dragged", [0, -1])
+async def test_a_polygon_of_which_one_end_was_dragged_stays_one(dragged: int, connect: Connect, place: Place) -> None:
+    """The viewer shows its first vertex twice, and drags only one of the two."""
+    client = await begun(connect, place)
+    state = await state_of(client)
+    annotation(state, "p")["points"][dragged] = [2, 2, 3.5]
+    await imported(client, state)
+    assert place.stored("z-0003")["p"]["points"] == [[2, 2, 3.5], *CONTOUR["points"][1:]]
+
+
+async def test_what_others_did_meanwhile_is_kept(connect: Connect, place: Place) -> None:
+    """Fields merge; where both changed one field, or one removed what the other changed, the stored value stays."""
+    client = await begun(connect, place)
+    state = await state_of(client)
+    annotation(state, "f")["points"][0] = [2, 2, 2]
+    annotation(state, "c").update(point=[3, 3, 3], description="mine")
+    annotation(state, "b")["pointB"] = [9, 7, 5]
+    without(state, "l")
+    without(state, "e")
+    for id, leaf, change in (
+        ("f", FIBERS, {"description": "theirs"}),
+        ("c", CENTROIDS, {"description": "theirs"}),
+        ("l", FIBERS, {"reviewed": True}),
+    ):
+        headers = {"Content-Type": "application/merge-patch+json"}
+        assert (await client.patch(f"{leaf}?id={id}", data=json.dumps(change), headers=headers)).status == 200
+    await client.delete(f"{CENTROIDS}?id=b")
+    await client.patch(f"{CENTROIDS}?id=z", json=point(1, 1, 1, 1) | {"id": "z"})
+    report = await imported(client, state)
+    assert [(row["id"], row["fields"]) for row in report["conflicts"]] == [
+        ("c", ["description"]),
+        ("b", ["geometry"]),
+        ("l", ["removal"]),
+    ] or {(row["id"], *row["fields"]) for row in report["conflicts"]} == {
+        ("c", "description"),
+        ("b", "geometry"),
+        ("l", "removal"),
+    }
+    assert all(row["why"] for row in report["conflicts"])
+    stored = place.stored("fibers")
+    assert (stored["f"]["points"][0], stored["f"]["description"]) == ([2, 2, 2], "theirs")
+    assert stored["l"] == {**LINE, "reviewed": True}
+    cells = place.stored("centroids")
+    assert (cells["c"]["point"], cells["c"]["description"]) == ([3, 3, 3], "theirs")
+    assert set(cells) == {"c", "z"}, "b was removed by somebody else, e by the viewer, z was never in it"
+    await imported(client, state, "?conflicts=file")
+    assert place.stored("centroids")["c"]["description"] == "mine"
+    assert place.stored("centroids")["b"] == {**BOX, "pointB": [9, 7, 5]}
+    assert set(place.stored("fibers")) == {"f"}
+    check_log(place)
+
+
+async def test_a_state_without_a_base_removes_nothing(connect: Connect, place: Place) -> None:
+    client = await begun(connect, place)
+    state = await state_of(client)
+    for one in state["layers"][1:]:
+        one["shader"] = "void main() { setColor(defaultColor()); }"
+    annotation(state, "c")["description"] = "changed"
+    without(state, "l")
+    report = await imported(client, state)
+    assert (report["counts"]["changed"], report["counts"]["removed"]) == (1, 0)
+    assert {**place.stored("fibers")} == by_id([FIBRE, LINE])
+    report = await imported(client, state, "?remove=1")
+    assert [row["id"] for row in report["removed"]] == ["l"]
+
+
+async def test_the_base_of_another_dataset_is_none(connect: Connect, place: Place) -> None:
+    """Its versions have the same numbers, and its annotations are not those that were removed here."""
+    client = await begun(connect, place)
+    state = await state_of(client)
+    text = json.dumps(without(state, "l"))
+    etag = (await client.get(FIBERS)).headers["ETag"].strip('"')[:8]
+    report = await imported(client, text.replace(etag, "00000000"))
+    assert (report["counts"]["removed"], report["counts"]["conflicts"]) == (0, 0)
+    assert any("not known any longer" in note for note in report["notes"])
+    assert "l" in place.stored("fibers")
+
+
+async def test_a_viewer_that_lost_a_whole_kind_removes_none_of_it(connect: Connect, place: Place) -> None:
+    """Neuroglancer before 2.41 knows no polylines."""
+    client = await begun(connect, place)
+    await client.put(FIBERS, json=[*LEAVES["fibers"], FIBRE | {"id": "g"}, FIBRE | {"id": "h"}])
+    state = await state_of(client)
+    for id in "fgh":
+        without(state, id)
+    report = await imported(client, state)
+    assert {row["id"] for row in report["conflicts"]} == set("fgh")
+    assert set(place.stored("fibers")) == set("flgh")
+    assert (await imported(client, state, "?remove=1"))["counts"]["removed"] == 3
+
+
+HAND_WRITTEN = {
+    "dimensions": {"x": [900, "nm"], "y": [0.0018, "mm"], "z": [2, "um"]},
+    "layers": [
+        {"type": "image", "source": "precomputed://gs://other", "name": "i"},
+        {"type": "annotation", "name": "by dimension", "source": "local://annotations", "annotations": [
+            {"type": "point", "id": "1", "point": [4, 1, 2], "segments": ["5", "6"]}]},
+        {"type": "annotation", "name": "moved", "source": {"url": "local://annotations", "transform": {
+            "outputDimensions": {"z": [2e-6, "m"], "y": [1.8e-6, "m"], "x": [1.8e-6, "m"]},
+            "inputDimensions": {"0": [1e-6, "m"], "1": [1.8e-6, "m"], "2": [3.6e-6, "m"]},
+            "matrix": [[1, 0, 0, 1], [0, 1, 0, -1], [0, 0, 1, 0.5]]}}, "annotations": [
+            {"type": "ellipsoid", "id": "2", "center": [4, 3, 2], "radii": [2, 1, 1]},
+            {"type": "axis_aligned_bounding_box", "id": "3", "pointA": [0, 2, 1], "pointB": [2, 3, 2]}]},
+        {"type": "pointAnnotation", "name": "old", "points": [[2, 2, 2]], "voxelSize": [1800, 1800, 2000]},
+        {"type": "annotation", "name": "scored", "source": ["local://annotations"], "annotationProperties": [
+            {"id": "score", "type": "float32"}, {"id": "kind", "type": "uint8", "default": 3}], "annotations": [
+            {"type": "line", "id": "4", "pointA": [2, 1, 1], "pointB": [4, 2, 2], "props": [0.5, 7]},
+            {"type": "polyline", "id": "5", "points": [[2, 1, 1], [4, 2, 2]]}]},
+        {"type": "annotation", "name": "served", "source": "precomputed://http://x/a"},
+    ],
+}  # fmt: skip
+
+
+async def test_a_hand_written_state_in_other_units(connect: Connect, place: Place) -> None:
+    client = await connect()
+    report = await imported(client, HAND_WRITTEN)
+    assert report["counts"]["added"] == 6
+    assert [note for note in report["notes"] if "'served'" in note]
+    cells = place.stored("centroids")
+    assert cells["1"] == {"id": "1", "type": "point", "point": [2, 1, 2], "segments": [["5", "6"]]}
+    assert cells["2"] == {"id": "2", "type": "ellipsoid", "center": [4.5, 2, 3], "radii": [2, 1, 1]}
+    assert cells["3"]["pointA"] == [2.5, 1, 1]
+    (old,) = (item for id, item in cells.items() if id not in "123")
+    assert old["point"] == [2, 2, 2]
+    fibres = place.stored("fibers")
+    assert fibres["4"]["properties"] == {"score": 0.5, "kind": 7}
+    assert fibres["5"] == {
+        "id": "5",
+        "type": "linestring",
+        "points": [[1, 1, 1], [2, 2, 2]],
+        "properties": {"score": 0, "kind": 3},
+    }
+    again = await imported(client, HAND_WRITTEN)
+    assert (again["counts"]["added"], again["counts"]["changed"]) == (0, 0)
+
+
+def local(**members: Any) -> State:
+    """A state with one local layer."""
+    named = {"type": "annotation", "name": "n", "source": "local://annotations", **members}
+    return {"dimensions": {axis: [1, "um"] for axis in "xyz"}, "layers": [named]}
+
+
+ONE = [{"type": "point", "id": "a", "point": [1, 1, 1]}]
+ROTATED = {
+    "url": "local://annotations",
+    "transform": {
+        "outputDimensions": {axis: [1, "um"] for axis in "xyz"},
+        "matrix": [[0.8, -0.6, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1, 0]],
+    },
+}
+CANNOT: list[tuple[State, str]] = [
+    ({"layers": [{"type": "image"}]}, "no local annotation layer"),
+    (local(annotations=ONE) | {"dimensions": {"x": [1, "um"], "y": [1, "um"], "t": [1, "s"]}}, "x, y and z"),
+    (local(annotations=ONE) | {"dimensions": {"x": [1, "um"], "y": [1, "um"]}}, "x, y and z"),
+    (local(annotations=ONE) | {"dimensions": {axis: [1, ""] for axis in "xyz"}}, "unit"),
+    (local(annotations=ONE) | {"dimensions": {axis: [0, "m"] for axis in "xyz"}}, "above 0"),
+    (local(annotations=[{"type": "sphere", "id": "a"}]), "'sphere'"),
+    (local(annotations=[{"type": "point", "id": "a", "point": [1, 2]}]), "three numbers"),
+    (local(annotations=[{"type": "point", "id": "a", "point": [1, 2, "3"]}]), "three numbers"),
+    (local(annotations=[{"type": "point", "id": 5, "point": [1, 1, 1]}]), "needs an id"),
+    (local(annotations=ONE * 2), "has the id 'a' of"),
+    (local(annotations=[{"type": "point", "id": "a", "point": [1e6, 1, 1]}]), "outside the volume"),
+    (local(annotations=ONE, annotationProperties=[{"id": "s", "type": "float32"}]) | {"x": 1}, ""),
+    (local(annotations=[ONE[0] | {"props": [1, 2]}], annotationProperties=[{"id": "s"}]), "props"),
+    (local(annotations=[BALL], source=ROTATED), "rotated"),
+    (local(annotations=ONE, shader=f"{BASE}{{}}"), "newer version"),
+]
+
+
+@pytest.mark.parametrize(("state", "said"), CANNOT)
+async def test_a_state_that_cannot_be_converted_is_refused(
+    state: State, said: str, connect: Connect, place: Place
+) -> None:
+    client = await connect()
+    if not said:
+        assert (await imported(client, state))["counts"]["added"] == 1
+        return
+    before = content(place)
+    answer = await client.post(IMPORT, json=state)
+    detail = (await answer.json(content_type=None))["detail"]
+    assert answer.status in (400, 422)
+    assert said in detail
+    assert content(place) == before
+
+
+async def test_the_voxel_view_counts_in_voxels(connect: Connect, place: Place) -> None:
+    client = await connect()
+    state = local(annotations=ONE) | {"dimensions": {"x": [0.9, "nm"], "y": [0.9, "nm"], "z": [1, "nm"]}}
+    state["layers"].append({"type": "image", "source": "precomputed://http://host/~alice.voxel/brain"})
+    await imported(client, state)
+    assert place.stored("centroids")["a"]["point"] == [1, 1, 1]
+
+
+async def test_new_annotations_go_to_the_block_of_their_place(connect: Connect, place: Place) -> None:
+    write_annotations(place.root / "brain", {"fibers": []}, block="x0001_y0001", block_size=(4, 8, 6))
+    client = await connect()
+    table = "id,x,y,z\na,3.9,1,1\nb,4,1,1\nc,9.9,7,5\nd,10,8,6\n"
+    report = await imported(client, table)
+    rows = {row["id"]: (row["block"], row["leaf"]) for row in report["added"]}
+    assert rows == {
+        "a": ("x0001_y0001", "centroids"),
+        "b": ("x0002_y0001", "centroids"),
+        **dict.fromkeys("cd", ("x0003_y0001", "centroids")),
+    }
+    answer = await client.get(f"{ROOT}/x5y0z0/centroids.json")
+    assert [item["id"] for item in await answer.json()] == ["b"]
+    moved = await imported(client, "id,x,y,z\na,9,1,1\n")
+    assert [(row["id"], row["block"]) for row in moved["changed"]] == [("a", "x0001_y0001")], "it keeps its block"
+
+
+async def test_slices_take_the_names_that_there_are(connect: Connect, place: Place) -> None:
+    """An older set-up named them by nanometres: slice 3 of 2,000 nm is z-7000 there, for a height of 3.5."""
+    client = await connect()
+    await client.put(f"{ROOT}/x0y0z0/z-7000.json", json=[CONTOUR])
+    line = json.dumps(CONTOUR | {"id": "other", "points": [[1, 1, 1], [2, 1, 1], [1, 2, 1]]})
+    assert [row["leaf"] for row in (await imported(client, line))["added"]] == ["z-2000"]
+
+
+async def test_a_block_that_refuses_does_not_stop_the_others(connect: Connect, place: Place) -> None:
+    write_annotations(place.root / "brain", {}, block_size=(5, 8, 6))
+    client = await connect(lock_timeout=1)
+    await imported(client, "id,x,y,z\na,1,1,1\nb,6,1,1\n")
+    descriptor = os.open(place.root / "brain/annotations/.history/x1y0z0/lock", os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        report = await imported(client, "id,x,y,z\na,2,1,1\nb,7,1,1\n", status=207)
+    finally:
+        os.close(descriptor)
+    assert {row["block"]: row["status"] for row in report["blocks"]} == {"x0y0z0": 200, "x1y0z0": 503}
+    assert report["counts"]["changed"] == 1
+    report = await imported(client, "id,x,y,z\na,2,1,1\nb,7,1,1\n")
+    assert [row["id"] for row in report["changed"]] == ["b"]
+
+
+async def test_an_import_that_somebody_overtakes_is_planned_again(connect: Connect, place: Place) -> None:
+    client = await begun(connect, place)
+    tables = [f"id,x,y,z\nnew-{number},{number % 9},1,1\nc,{number % 9},2,2\n" for number in range(4)]
+    urls = [f"{CENTROIDS}?id=other-{number}" for number in range(6)]
+    patches = [client.patch(url, json={"type": "point", "point": [1, 1, 1]}) for url in urls]
+    ends = await asyncio.gather(*(imported(client, table) for table in tables), *patches)
+    assert all(end["counts"]["added"] == 1 for end in ends[:4])
+    cells = place.stored("centroids")
+    assert {f"new-{number}" for number in range(4)} | {f"other-{number}" for number in range(6)} <= set(cells)
+    assert cells["c"]["description"] == "soma"
+    check_log(place)
+
+
+async def test_only_this_server_is_asked_for_a_saved_state(connect: Connect, place: Place) -> None:
+    client = await begun(connect, place)
+    host = f"http://{client.host}:{client.port}"
+    state = await state_of(client)
+    annotation(state, "c")["description"] = "saved"
+    (place.root / "saved.json").write_text(json.dumps(state))
+    report = await imported(client, f"{host}/neuroglancer/v/1/#!{host}/saved.json", "?dry_run=1")
+    assert [row["id"] for row in report["changed"]] == ["c"]
+    for url in (
+        "http://169.254.169.254/latest/meta-data",
+        "http://127.0.0.1:1/saved.json",
+        "file:///etc/passwd",
+        "gs://bucket/state.json",
+        f"{host}/brain/annotations/state",
+        f"{host}/brain/annotations/.history/x0y0z0/log-000001.jsonl",
+        f"{host}/../../etc/passwd",
+        f"{host}@169.254.169.254/x",
+        "x" * 100,
+    ):
+        answer = await client.post(IMPORT, data=f"{host}/#!{url}")
+        assert answer.status in (400, 404), (url, await answer.text())
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("format=xls", 400),
+        ("format=csv", 422),
+        ("dry_run=maybe", 400),
+        ("conflicts=me", 400),
+        ("remove=x", 400),
+    ],
+)
+async def test_wrong_questions_of_an_import(query: str, status: int, connect: Connect, place: Place) -> None:
+    client = await connect()
+    await refused(client, "POST", f"{IMPORT}?{query}", status, data="id,x,y,z\na,1,1,x\n")
+
+
+@pytest.mark.parametrize("query", ["format=xls", "unit=mile", "box=1", "type=dot", "at=now", "reviewed=x"])
+async def test_wrong_questions_of_an_export(query: str, connect: Connect, place: Place) -> None:
+    client = await connect()
+    await refused(client, "GET", f"{ROOT}/export?{query}", 400)
+    await refused(client, "GET", "/nowhere/annotations/export", 404)
+    await refused(client, "GET", "/nowhere/annotations/state", 404)
+
+
+async def test_a_table_of_too_many_lines_is_refused_whole(connect: Connect, place: Place) -> None:
+    client = await connect()
+    table = "x,y,z\n" + "".join(f"{number % 10},{number % 8},{number / 1e6}\n" for number in range(1_000_000))
+    detail = await refused(client, "POST", IMPORT, 413, data=io.BytesIO(table.encode()))
+    assert str(planning.MOST_ROWS) in detail
+    assert place.stored("centroids") == {}
+    detail = await refused(client, "POST", IMPORT, 422, data="id,x,y,z\na,1,1,1\na,1,1,1\n")
+    assert "line 2" in detail
+
+
+async def test_an_empty_dataset_opens_with_layers_to_draw_in(connect: Connect, place: Place) -> None:
+    client = await connect()
+    state = await state_of(client)
+    assert [(one["name"], one.get("annotations")) for one in state["layers"]] == [
+        ("brain", None),
+        *((name, []) for name in ("fibers", "centroids", "contours")),
+    ]
+    layer(state, "contours")["annotations"] = [
+        {"id": "o", "type": "polyline", "points": [[1, 1, 2], [2, 1, 2], [2, 2, 2]]},
+        {"id": "s", "type": "polyline", "points": [[1, 1, 2], [2, 1, 3], [2, 2, 4]]},
+    ]
+    await imported(client, state)
+    assert place.stored("z-0002")["o"]["type"] == "polygon"
+    assert place.stored("fibers")["s"]["type"] == "linestring"
+
+
+async def test_a_part_of_the_volume_is_edited_without_a_loss_outside(connect: Connect, place: Place) -> None:
+    client = await begun(connect, place)
+    await client.put(CENTROIDS, json=[*LEAVES["centroids"], *some(3)])
+    state = await state_of(client, "?box=0,3,0,8,0,6&leaf=centroids")
+    assert [one["name"] for one in state["layers"]] == ["brain", "centroids"]
+    shown = {each["id"] for each in layer(state, "centroids")["annotations"]}
+    assert "e" not in shown
+    layer(state, "centroids")["annotations"] = [
+        each for each in layer(state, "centroids")["annotations"] if each["id"] != "c"
+    ]
+    report = await imported(client, state)
+    assert [row["id"] for row in report["removed"]] == ["c"]
+    assert {"e", *shown} - {"c"} <= set(place.stored("centroids"))
