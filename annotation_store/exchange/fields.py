@@ -15,6 +15,9 @@ from annotation_store.model import GEOMETRY, Item
 PLACE = "type"
 """Under this name stand type and coordinates together: `[type, coordinates…]` in the order of GEOMETRY."""
 
+_DRAWN = 1e-3
+"""Voxels by which a viewer that counts in single precision may miss a slice."""
+
 Fields = dict[str, Any]
 Point = tuple[float, float, float]
 
@@ -99,10 +102,14 @@ def first_position(item: Item) -> Point:
     return x, y, z
 
 
-def in_one_slice(item: Item) -> int | None:
-    """The slice, in voxels, in which all of it lies; None where it spans several."""
-    slices = {math.floor(position[2]) for position in positions(item)}
-    return slices.pop() if len(slices) == 1 else None
+def slice_at(z: float) -> int:
+    """The slice, in voxels, of a height; what a mouse has drawn at 30 may lie at 29.999998."""
+    return math.floor(z + _DRAWN)
+
+
+def in_one_slice(item: Item) -> bool:
+    """Whether all of it lies in one slice."""
+    return len({slice_at(position[2]) for position in positions(item)}) == 1
 
 
 def id_of(fields: Fields, name: str = "") -> str:

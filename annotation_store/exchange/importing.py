@@ -14,7 +14,7 @@ from typing import Any, Literal
 import orjson
 
 from annotation_store.blocks import Blocks, slice_leaf
-from annotation_store.exchange.fields import PLACE, bounds, first_position
+from annotation_store.exchange.fields import PLACE, bounds, first_position, slice_at
 from annotation_store.exchange.merging import UNKNOWN, Base, Merge, Verdict
 from annotation_store.exchange.rows import Dialect, Leaf, Made, Origin, Reading, Row
 from annotation_store.exchange.selection import CONTOURS, is_sound
@@ -280,4 +280,4 @@ class _Work:
         if self._in_nm is None:
             self._in_nm = self.stored.slices_in_nm(self._edges_nm[2])
         z = first_position(item)[2]
-        return slice_leaf(math.floor(z * self._edges_nm[2]) if self._in_nm else math.floor(z))
+        return slice_leaf(math.floor(z * self._edges_nm[2]) if self._in_nm else slice_at(z))

@@ -186,7 +186,7 @@ def _ring(points: list[Any], old: list[Any]) -> list[Any]:
 
 def _drawn(points: list[Any], layer: str | None) -> tuple[str, list[Any]]:
     """What a new polyline is: closed in one slice, or drawn in the layer of contours in one, a polygon."""
-    flat = in_one_slice({"type": "linestring", "points": points}) is not None
+    flat = in_one_slice({"type": "linestring", "points": points})
     closed = len(points) > 3 and tuple(_vector(points[0])) == tuple(_vector(points[-1]))
     if flat and closed:
         return "polygon", [points[:-1]]
