@@ -11,14 +11,13 @@ that they are read as the same ones: `5` is an integer and `5.0` is not.
 from __future__ import annotations
 
 import csv
-import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from annotation_store.exchange.fields import PLACE, Fields, fields_of, geometry_names, id_of
-from annotation_store.exchange.rows import Dialect, Export, Placed, Reading, Row
-from annotation_store.exchange.text import PIECE, dumped, lines_of, object_of
+from annotation_store.exchange.rows import Dialect, Export, Reading, Row
+from annotation_store.exchange.text import dumped, gathered, lines_of, object_of
 from annotation_store.model import Item, check_id, check_item
 from precomputed_server.errors import InvalidAnnotation, InvalidInput
 
@@ -39,79 +38,100 @@ COLUMNS = (
 """The columns that are written; a file that is read may leave some out, and then says nothing of them."""
 
 _AT = {name: number for number, name in enumerate(COLUMNS)}
-_POSITIONS = {name: [_AT[column] for column in columns] for name, columns in _VECTORS.items()}
+_VECTOR_CELLS = {name: columns[0] for name, columns in _VECTORS.items()}
+_EMPTY = {
+    name: ",," if name in _VECTOR_CELLS.values() else ""
+    for name in COLUMNS[:-3]
+    if name not in _COORDINATES or name in ("points", *_VECTOR_CELLS.values())
+}
+"""The cells of a row before block, leaf and version; the three of a vector are one."""
+
+_QUOTE = '"'
+_SPECIAL = re.compile('[",\r\n]')
+_COORDINATES_ONLY = re.compile(r"[0-9.eE+-]+,[0-9.eE+-]+,[0-9.eE+-]+")
 _FORMULA = tuple("=+-@\t\r")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
-_BATCH = 500
 _LONGEST_CELL = 1 << 30
 
 
 def write_table(export: Export) -> Iterator[bytes]:
     """The file, in pieces."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    rows: list[list[Any]] = []
+    return gathered(_lines(export))
+
+
+def _lines(export: Export) -> Iterator[bytes]:
+    yield ",".join(COLUMNS).encode() + b"\r\n"
+    place: tuple[str, str, int | None] | None = None
+    end = ""
     for placed in export.annotations:
-        rows.append(_cells(placed))
-        if len(rows) >= _BATCH:
-            writer.writerows(rows)
-            rows = []
-            if text.tell() > PIECE:
-                yield text.getvalue().encode()
-                text.seek(0)
-                text.truncate()
-    writer.writerows(rows)
-    yield text.getvalue().encode()
+        if place != (placed.block, placed.leaf, placed.version):
+            place = placed.block, placed.leaf, placed.version
+            version = "" if placed.version is None else str(placed.version)
+            end = ",".join((_quoted(placed.block), _quoted(placed.leaf), version)) + "\r\n"
+        yield _line(placed.item, end).encode()
 
 
-def _cells(placed: Placed) -> list[Any]:
-    cells: list[Any] = [None] * len(COLUMNS)
-    cells[-3:] = placed.block, placed.leaf, placed.version
-    places = geometry_names(placed.item)
-    extra = {name: value for name, value in placed.item.items() if not _put(cells, name, value, places)}
+def _line(item: Item, end: str) -> str:
+    """The row of an annotation: its cells, of which three that belong together are one text."""
+    cells = dict(_EMPTY)
+    extra = {}
+    places = geometry_names(item)
+    for name, value in item.items():
+        if name in places:
+            cell = _points(value) if name == "points" else _vector(value)
+            column = _VECTOR_CELLS.get(name, name)
+        else:
+            spell = _SPELLINGS.get(name)
+            cell, column = None if spell is None else spell(value), name
+        if cell is None:
+            extra[name] = value
+        else:
+            cells[column] = cell
     if extra:
-        cells[_AT["extra"]] = dumped(extra)
-    return cells
+        cells["extra"] = _quoted(dumped(extra))
+    return ",".join((*cells.values(), end))
 
 
-def _put(cells: list[Any], name: str, value: Any, places: tuple[str, ...]) -> bool:  # noqa: ANN401, C901  # any JSON value
-    """Put a field into its cells, if they can say it."""
-    if name in ("id", "type", *_TEXTS):
-        if type(value) is not str or not value or value.startswith(_FORMULA):
-            return False
-        cells[_AT[name]] = value
-    elif name in _FLAGS:
-        if type(value) is not bool:
-            return False
-        cells[_AT[name]] = "true" if value else "false"
-    elif name == "length":
-        if type(value) not in (int, float):
-            return False
-        cells[_AT[name]] = value
-    elif name == "segments":
-        if type(value) is not list:
-            return False
-        cells[_AT[name]] = dumped(value)
-    elif name in places:
-        return _put_place(cells, name, value)
-    else:
-        return False
-    return True
+def _quoted(text: str) -> str:
+    """A text as a cell."""
+    return f'"{text.replace(_QUOTE, _QUOTE * 2)}"' if _SPECIAL.search(text) else text
 
 
-def _put_place(cells: list[Any], name: str, value: Any) -> bool:  # noqa: ANN401  # any JSON value
-    if type(value) is not list:
-        return False
-    if name == "points":
-        cells[_AT[name]] = dumped(value)
-        return True
-    if len(value) != 3 or not all(type(number) in (int, float) for number in value):
-        return False
-    for at, number in zip(_POSITIONS[name], value, strict=True):
-        cells[at] = number
-    return True
+def _text(value: object) -> str | None:
+    return None if type(value) is not str or not value or value.startswith(_FORMULA) else _quoted(value)
+
+
+def _spelled_flag(value: object) -> str | None:
+    return None if type(value) is not bool else "true" if value else "false"
+
+
+def _spelled_number(value: object) -> str | None:
+    return dumped(value) if type(value) is int or type(value) is float else None
+
+
+def _spelled_list(value: object) -> str | None:
+    return _quoted(dumped(value)) if type(value) is list else None
+
+
+def _points(value: object) -> str | None:
+    text = dumped(value) if type(value) is list else _QUOTE
+    return None if _QUOTE in text else f'"{text}"'
+
+
+def _vector(value: object) -> str | None:
+    if type(value) is not list or len(value) != 3:
+        return None
+    text = dumped(value)[1:-1]
+    return text if _COORDINATES_ONLY.fullmatch(text) else None
+
+
+_SPELLINGS: Mapping[str, Callable[[object], str | None]] = {
+    **dict.fromkeys(("id", "type", *_TEXTS), _text),
+    **dict.fromkeys(_FLAGS, _spelled_flag),
+    "length": _spelled_number,
+    "segments": _spelled_list,
+}
 
 
 def read_table(pieces: Iterable[bytes]) -> Reading:

@@ -160,7 +160,7 @@ def test_a_link_from_the_command_line_shows_a_part(served: Served, dataset: str)
         viewer.page.goto(printed)
         viewer.page.wait_for_selector(".neuroglancer-rendered-data-panel >> nth=3")
         layers = viewer.until(
-            lambda: viewer.page.evaluate("() => viewer.state.toJSON().layers"), lambda found: len(found) > 1
+            lambda: viewer.page.evaluate("() => viewer.state.toJSON().layers ?? []"), lambda found: len(found) > 1
         )
         assert viewer.complaints == []
     assert [layer["name"] for layer in layers] == [NAME, "fibers"]
