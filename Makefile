@@ -29,6 +29,7 @@ nightly: $(VENV)/test-installed components ## All tests, those with big numbers 
 bench: $(VENV)/test-installed components ## Serving against nginx, edits against sqlite3, conversion against cp, as ratios
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.edits
+	$(BIN)/python -m benchmarks.exchange
 	$(BIN)/python -m benchmarks.convert
 
 clean: ## Remove the environment, caches and builds (not demo/)
