@@ -34,7 +34,6 @@ from precomputed_server.files import Tree
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import ANNOTATIONS, VIEWER_PATH
 
-_LOCK_TIMEOUT_S = 30.0
 _PRECOMPUTED = "precomputed"
 
 
@@ -68,7 +67,7 @@ def opened(directory: Path) -> Dataset:
     info = VolumeInfo.from_bytes((directory / "info").read_bytes())
     if (directory / ANNOTATIONS).is_dir():
         become_owner(directory)
-    return Dataset(directory, AnnotationStore(Tree(directory), _LOCK_TIMEOUT_S), info)
+    return Dataset(directory, AnnotationStore(Tree(directory)), info)
 
 
 of_dataset = click.argument("dataset", type=click.Path(exists=True, file_okay=False, path_type=Path))

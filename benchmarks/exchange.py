@@ -48,7 +48,7 @@ class Leaves:
     def __init__(self, root: Path) -> None:
         (root / DIRECTORY).mkdir(parents=True)
         self._root = root
-        self.store = AnnotationStore(Tree(root), 30.0)
+        self.store = AnnotationStore(Tree(root))
         chance = random.Random(1)
 
         def place() -> list[float]:

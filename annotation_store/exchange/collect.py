@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import orjson
 
 from annotation_store.blocks import Blocks, Location, check_name
-from annotation_store.committing.leaf import ETAG_DIGITS
+from annotation_store.digests import etag_of_hash
 from annotation_store.exchange.rows import Leaf, Made, Origin, Placed
 from annotation_store.exchange.selection import Selection
 from annotation_store.history.instants import instant
@@ -112,7 +112,7 @@ class Collection:
             if tail.after == seen[0]:
                 # What an external record names was written by another tool, in whatever layout.
                 layout = None if tail.external else seen[1]
-                return Found(leaf, location, Made(tail.version, seen[0][:ETAG_DIGITS]), layout)
+                return Found(leaf, location, Made(tail.version, etag_of_hash(seen[0])), layout)
             time.sleep(_WAIT_S)
         snapshot = self._reader.check(location)
         return Found(leaf, location, Made(1 if tail is None else self._known(location, snapshot.etag), snapshot.etag))
