@@ -16,6 +16,7 @@ import pytest
 from annotation_store import cli_import
 from annotation_store.exchange.collect import Collection
 from annotation_store.exchange.formats import FORMATS, WRITTEN
+from annotation_store.exchange.importing import Importer, Plan
 from annotation_store.exchange.rows import Export
 from precomputed_server.cli import main
 from precomputed_server.errors import InvalidAnnotation, InvalidInput, MissingExtra, NotFound
@@ -94,6 +95,32 @@ def test_a_wrong_line_at_the_end_keeps_the_first_parts_from_being_written(
         with pytest.raises((InvalidAnnotation, InvalidInput)) if last != "0,0,0.5" else pytest.raises(InvalidInput):
             run("import", file, *(["--yes"] if last != "0,0,0.5" else []))
         assert place.stored("centroids") == {}
+
+
+@pytest.mark.parametrize("leaf", ["centroids", "z-0001"])
+def test_what_was_done_between_plan_and_write_is_kept(
+    leaf: str, run: Run, filled: Editor, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file that is there, and of one that both begin."""
+    plan, calls = Importer.plan, iter(["dry", "wet", "over", "and", "over"])
+
+    def overtaken(importer: Importer, *given: Any, **named: Any) -> Plan:
+        planned = plan(importer, *given, **named)
+        if next(calls) == "wet":
+            filled.put(point(1, 2, 2, 2) | {"id": "c", "visited": True, "description": "soma"}, leaf=leaf)
+            filled.put(point(1, 2, 2, 2) | {"id": "new", "visited": True}, leaf=leaf)
+        return planned
+
+    monkeypatch.setattr(Importer, "plan", overtaken)
+    if leaf == "z-0001":
+        filled.delete("c", leaf="centroids")
+    file = tmp_path / "x.csv"
+    rows = "".join(f"{id},1,1,1,cell,x0y0z0,{leaf}\n" for id in ("c", "new"))
+    file.write_text(f"id,x,y,z,anntype,block,leaf\n{rows}")
+    assert run("import", file, "--yes")[-1].startswith("Done: 0 added, 2 changed")
+    stored = place.stored(leaf)
+    assert [(stored[id]["point"], stored[id]["visited"]) for id in ("c", "new")] == [([1, 1, 1], True)] * 2
+    check_log(place)
 
 
 def test_removing_by_a_file_and_by_what_is_piped_in(

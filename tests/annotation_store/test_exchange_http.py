@@ -16,7 +16,7 @@ import pytest
 
 from annotation_store.exchange.viewer_reading import BASE
 from annotation_store.review import confirmed
-from annotation_store.web import planning
+from annotation_store.web import exchange, planning
 from tests.annotation_store.conftest import Client, Connect
 from tests.annotation_store.support import Place, by_id, check_log, some
 from tests.annotation_store.test_http import refused
@@ -472,6 +472,24 @@ async def test_an_import_that_somebody_overtakes_is_planned_again(connect: Conne
     assert {f"new-{number}" for number in range(4)} | {f"other-{number}" for number in range(6)} <= set(cells)
     assert cells["c"]["description"] == "soma"
     check_log(place)
+
+
+async def test_what_was_done_between_plan_and_write_is_kept(
+    connect: Connect, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await begun(connect, place)
+    plan, calls = exchange._Import._plan, iter(("first", "second"))
+
+    async def overtaken(work: Any) -> Any:  # noqa: ANN401  # a plan
+        planned = await plan(work)
+        if next(calls) == "first":
+            await client.patch(f"{CENTROIDS}?id=c", json={**CELL, "reviewed": True})
+        return planned
+
+    monkeypatch.setattr(exchange._Import, "_plan", overtaken)
+    report = await imported(client, "id,description\nc,new\n")
+    assert report["counts"]["changed"] == 1
+    assert place.stored("centroids")["c"] == {**CELL, "reviewed": True, "description": "new"}
 
 
 async def test_only_this_server_is_asked_for_a_saved_state(connect: Connect, place: Place) -> None:
