@@ -143,7 +143,10 @@ class Collection:
         if found.written is not None:
             with _opened(self._reader, found.location) as descriptor:
                 if descriptor is not None and Fingerprint.of(os.fstat(descriptor)) == found.written:
-                    yield from _written_items(descriptor)
+                    try:
+                        yield from _written_items(descriptor)
+                    except orjson.JSONDecodeError as error:
+                        raise Unreadable("the annotation file changed while it was read.") from error
                     return
         if found.made.version is None:
             snapshot = self._reader.check(found.location)
