@@ -15,7 +15,7 @@ import orjson
 
 from annotation_store.blocks import Blocks, slice_leaf
 from annotation_store.exchange.fields import PLACE, bounds, first_position, slice_at
-from annotation_store.exchange.merging import UNKNOWN, Base, Merge, Verdict
+from annotation_store.exchange.merging import LOST, UNKNOWN, Base, Merge, Verdict
 from annotation_store.exchange.rows import Dialect, Leaf, Made, Origin, Reading, Row
 from annotation_store.exchange.selection import CONTOURS, is_sound
 from annotation_store.exchange.stored import Stored
@@ -211,11 +211,10 @@ class _Bases:
         if self._origin is not None:
             # Whatever is stored under an id that the file was not made from came afterwards.
             whole = len(self._leaves) == len(self._origin.leaves)
-            return (None if whole else UNKNOWN), None
+            return (None if whole else LOST), None
         if likely is not None and row.version is not None:
             items = self._stored.base(likely, Made(row.version, None))
-            if items is not None:
-                return items.get(row.id), None
+            return (LOST if items is None else items.get(row.id)), None
         return UNKNOWN, None
 
     def all(self, touched: set[Leaf]) -> Iterator[tuple[Leaf, Items, bool]]:

@@ -19,7 +19,10 @@ from annotation_store.model import Item
 UNKNOWN: Literal["unknown"] = "unknown"
 """In place of the annotation that a row was made from: nobody knows whether there was one."""
 
-Base = Item | None | Literal["unknown"]
+LOST: Literal["lost"] = "lost"
+"""The same of a row that was made from a version which is not kept any longer: others may have changed it since."""
+
+Base = Item | None | Literal["unknown", "lost"]
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,9 @@ class Merge:
             return Verdict()
         if base == UNKNOWN:
             return self._changed(row, stored, wanted)
-        if base is None:
+        if base is None or base == LOST:
             why = "somebody else, or an earlier import, has added it since"
+            why = why if base is None else "what the file was made from is not known any longer"
             return self._decided(row, stored, wanted, set(wanted), why)
         held = self.dialect.shown(base) or {}
         changed = set(self._differing(row, row.fields, held))
@@ -64,12 +68,12 @@ class Merge:
 
     def removal(self, base: Base, stored: Item) -> Verdict | None:
         """Why an annotation that its file has no more is kept nevertheless; None: it is to be removed."""
-        if base == UNKNOWN or self.prefers_file or equal(base, stored):
+        if base in (UNKNOWN, LOST) or self.prefers_file or equal(base, stored):
             return None
         return Verdict(conflicts=("removal",), why="somebody else has changed it since")
 
     def _where_gone(self, row: Row, base: Base) -> Verdict:
-        if base == UNKNOWN or base is None:
+        if base is None or base in (UNKNOWN, LOST):
             return Verdict(self.dialect.new(row), tuple(row.fields))
         held = self.dialect.shown(base) or {}
         changed = tuple(self._differing(row, row.fields, held))

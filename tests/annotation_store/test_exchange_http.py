@@ -305,6 +305,23 @@ async def test_the_base_of_another_dataset_is_none(connect: Connect, place: Plac
     assert "l" in place.stored("fibers")
 
 
+@pytest.mark.parametrize("body", ["state", "table"])
+async def test_a_file_that_is_too_old_undoes_nobodys_edits(body: str, connect: Connect, place: Place) -> None:
+    """What it was made from is not kept any longer: whether the file or somebody else changed a field is not known."""
+    client = await begun(connect, place)
+    state = await state_of(client)
+    table = await (await client.get(f"{ROOT}/export?leaf=centroids")).text()
+    etag = (await client.get(CENTROIDS)).headers["ETag"].strip('"')[:8]
+    await client.patch(f"{CENTROIDS}?id=c", json={**CELL, "description": "theirs"})
+    layer(state, "centroids")["annotations"].append({"id": "new", "type": "point", "point": [1, 1, 1]})
+    row = "new,point,1,1,1" + "," * 15 + "x0y0z0,centroids,99\r\n"
+    old = json.dumps(state).replace(etag, "00000000") if body == "state" else table.replace(",1\r\n", ",99\r\n") + row
+    report = await imported(client, old)
+    assert [row["id"] for row in report["conflicts"]] == ["c"]
+    assert [row["id"] for row in report["added"]] == ["new"]
+    assert place.stored("centroids")["c"]["description"] == "theirs"
+
+
 async def test_a_viewer_that_lost_a_whole_kind_removes_none_of_it(connect: Connect, place: Place) -> None:
     """Neuroglancer before 2.41 knows no polylines."""
     client = await begun(connect, place)
