@@ -10,6 +10,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -158,6 +159,8 @@ def test_a_link_and_its_saved_state(run: Run, filled: Editor, place: Place, tmp_
         {"type": "point", "id": "drawn", "point": [1, 1, 1]}]}  # fmt: skip
     body = json.dumps({"dimensions": {axis: [1800, "nm"] for axis in "xyz"}, "layers": [drawn]}).encode()
     with serving(body) as address:
+        (tmp_path / "link.txt").write_text(f"https://viewer/#!{quote(body.decode())}\n")
+        assert run("import", tmp_path / "link.txt", "--dry-run")[0] == "+ x0y0z0/centroids  drawn"
         run("import", f"https://viewer/#!{address}/state.json", "--yes")
         assert place.stored("centroids")["drawn"]["point"] == [1, 1, 0.9]
         with pytest.raises(InvalidInput, match="could not be fetched"):
