@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import io
+import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from aiohttp import ClientError
 
+from annotation_store.exchange.collect import Collection
+from annotation_store.exchange.rows import Placed
 from annotation_store.exchange.viewer_reading import BASE
 from annotation_store.review import confirmed
 from annotation_store.web import exchange, planning
+from precomputed_server.errors import Unreadable
 from tests.annotation_store.conftest import Client, Connect
 from tests.annotation_store.support import Place, by_id, check_log, some
 from tests.annotation_store.test_http import refused
@@ -193,6 +198,24 @@ async def test_an_export_says_which_version_it_is_of(connect: Connect, place: Pl
     answer = await client.get(f"{ROOT}/export?format=jsonl&leaf=centroids&at={moment}")
     assert len((await answer.text()).splitlines()) == 1 + len(LEAVES["centroids"])
     await refused(client, "GET", f"{ROOT}/export?author=x&at={moment}", 400)
+
+
+async def test_an_export_that_fails_half_way_is_no_whole_file(
+    connect: Connect, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await connect()
+    await client.put(CENTROIDS, json=some(3000))
+    whole = Collection.annotations
+
+    def broken(*given: Any) -> Iterator[Placed]:
+        yield from itertools.islice(whole(*given), 2500)
+        raise Unreadable("the disk does not answer.")
+
+    monkeypatch.setattr(Collection, "annotations", broken)
+    with pytest.raises(ClientError):
+        await (await client.get(f"{ROOT}/export?format=jsonl")).read()
+    monkeypatch.setattr(Collection, "annotations", whole)
+    assert len((await (await client.get(f"{ROOT}/export?format=jsonl")).text()).splitlines()) == 3001
 
 
 async def test_a_state_that_was_edited_by_hand_comes_back_as_blocks(connect: Connect, place: Place) -> None:
