@@ -7,7 +7,6 @@ goes on; without it, saves are compared with what was stored within the last day
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -48,6 +47,7 @@ class Journal:
 
     def __init__(self, directory: Path | None, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self._boot = _boot()
         self._appender = None if directory is None else Appender(directory, clock)
         self._reader = None if directory is None else Reader(directory, clock)
         self._noted: dict[tuple[object, ...], tuple[float, int]] = {}
@@ -70,7 +70,7 @@ class Journal:
         now = self._clock()
         times = self._times(now, (page, place, etag, state))
         if times <= _NOTED_AT_MOST:
-            record: dict[str, object] = {"read": page, "place": place, "time": now, "etag": etag, **_moment()}
+            record: dict[str, object] = {"read": page, "place": place, "time": now, "etag": etag, **self._moment()}
             if times == _NOTED_AT_MOST:
                 record["many"] = True
             directory, leaf = _parts(place)
@@ -105,7 +105,7 @@ class Journal:
         record: dict[str, object] = {"save": page, "place": place, "time": now, "etag": held.etag, "outcome": outcome}
         given = {"number": number, "replaces": replaces, "version": version, "kept": kept, "reason": reason}
         record |= {name: value for name, value in given.items() if value is not None}
-        record |= ({"arrived": arrived} if arrived else {}) | _moment()
+        record |= ({"arrived": arrived} if arrived else {}) | self._moment()
         said = held.to_json()
         line = _line(record | said)
         if len(line) > LONGEST_LINE:
@@ -157,6 +157,10 @@ class Journal:
         told = [_told(record, beginning) for _, record in reversed(found) if record["place"].startswith(beginning)]
         return told[:_MOST_SAVES]
 
+    def _moment(self) -> dict[str, object]:
+        """When a line is made, by a clock that never steps: nanoseconds of this run of the machine, and which."""
+        return {"moment": time.monotonic_ns(), "boot": self._boot}
+
     def _times(self, now: float, reading: tuple[object, ...]) -> int:
         """How often a reading was made within a moment, this one included."""
         since, times = self._noted.get(reading, (now, 0))
@@ -201,12 +205,6 @@ def _line(record: dict[str, object]) -> bytes:
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _moment() -> dict[str, object]:
-    """When a line is made by a clock that never steps: nanoseconds since the machine was started, and which start."""
-    return {"moment": time.monotonic_ns(), "boot": _boot()}
-
-
-@functools.cache
 def _boot() -> str:
     """What tells this run of the machine from others, empty where the kernel does not say."""
     with contextlib.suppress(OSError):
