@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import secrets
@@ -17,6 +18,8 @@ from annotation_store.blocks import BlockOf
 from annotation_store.cli_exchange import export, link
 from annotation_store.cli_import import import_file
 from annotation_store.cli_parked import become_owner, parked
+from annotation_store.events.following import follow, moment_of
+from annotation_store.events.past import Past
 from annotation_store.history.instants import read_instant
 from annotation_store.history.records import EXTERNAL
 from annotation_store.model import Item, Items
@@ -149,6 +152,26 @@ def diff(chosen: Chosen, earlier: str, later: str | None) -> None:
     for place in [chosen.only_place()] if earlier.isdigit() else chosen.places():
         after = _now(chosen, place) if later is None else _said(chosen, place, later)
         _say_differences(chosen, place, _said(chosen, place, earlier), after)
+
+
+@annotation_commands.command(short_help="Print every edit as it is made, one JSON object a line.")
+@_choosing
+@click.option("--since", metavar="MOMENT", help="Begin with what was made since this instant, or event id.")
+def watch(chosen: Chosen, since: str | None) -> None:
+    """Print every edit as it is made, one JSON object a line, until interrupted; no server is needed.
+
+    After an interruption go on with --since and the `event` of the last line: what was made in the 5 s before comes
+    again.
+    """
+    wanted = Past("", moment_of(since) if since else "", _named(chosen.block), _named(chosen.leaf))
+    with contextlib.suppress(KeyboardInterrupt):
+        for event in follow(chosen.store, wanted):
+            if chosen.id in (None, event.annotation):
+                click.echo(event.data)
+
+
+def _named(name: str | None) -> tuple[str, ...]:
+    return () if name is None else (name,)
 
 
 @annotation_commands.command()

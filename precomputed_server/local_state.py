@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from pathlib import Path
 from precomputed_server.errors import InvalidInput
 
 _log = logging.getLogger(__name__)
+
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._]")
 
 
 def state_of(state: Path, root: Path) -> Path:
@@ -55,6 +58,11 @@ def states_of_dataset(state: Path, dataset: Path) -> Iterator[tuple[Path, str]]:
         directory = state / _name(root)
         if directory.is_dir():
             yield directory, "" if root == place else str(place.relative_to(root))
+
+
+def this_host() -> str:
+    """The name of this host in letters, digits, dots and underscores, at most 64 of them."""
+    return _NOT_IN_A_NAME.sub("_", socket.gethostname())[:64] or "localhost"
 
 
 def _name(root: Path) -> str:

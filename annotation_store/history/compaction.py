@@ -190,7 +190,10 @@ class _Fold:
                 if kept is not None:
                     waiting.append(kept)
             if any(members["operation"] != CONTENT for members in waiting):
-                waiting[-1]["files"] = self._files(group, files, {members["leaf"] for members in waiting})
+                waiting[-1] |= {
+                    "host": group.host,
+                    "files": self._files(group, files, {each["leaf"] for each in waiting}),
+                }
                 yield from waiting
                 waiting = []
 

@@ -27,6 +27,11 @@ def read_instant(text: str) -> datetime:
         raise InvalidInput(f"{text[:40]!r} is no moment; write it as 2026-03-01T12:00:00Z.") from error
 
 
+def milliseconds_of(text: str) -> int:
+    """Milliseconds from 1970 to a moment of the log."""
+    return round(seconds_of(text) * 1000)
+
+
 def seconds_of(text: str) -> float:
     """Seconds from 1970 to a moment of the log."""
     return read_instant(text).timestamp()

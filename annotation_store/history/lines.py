@@ -7,6 +7,7 @@ before. Format 1 had no digest of its own: `previous` was the SHA-256 of the who
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,11 @@ class Group:
         """By leaf, the SHA-256 of the file before and after."""
         files: Members = self.lines[-1].members["files"]
         return files
+
+    @property
+    def host(self) -> str:
+        """The host that wrote it; logs of earlier versions do not say."""
+        return str(self.lines[-1].members.get("host", "unknown"))
 
 
 def sealed(members: Members, previous: str) -> tuple[bytes, str]:
@@ -124,12 +130,16 @@ def are_chained(data: bytes) -> bool:
     return True
 
 
-def groups(data: bytes, start: int, offset: int = 0, *, old: bool = False, contents: bool = True) -> Iterator[Group]:
+def groups(
+    data: bytes, start: int, offset: int = 0, *, old: bool = False, contents: bool | int = True
+) -> Iterator[Group]:
     """The whole groups of a segment's bytes from `start`; positions are counted from `offset`.
 
     What comes after the last whole one is torn. A line before it that is damaged is passed over, because what follows
-    it was committed and still counts. Without `contents`, content lines are passed over as well.
+    it was committed and still counts. Without `contents`, content lines are passed over as well; where it is a number,
+    those of more bytes are.
     """
+    longest = sys.maxsize if contents is True else int(contents)
     read = opened_old if old else opened
     found: list[Line] = []
     begun = start
@@ -137,7 +147,7 @@ def groups(data: bytes, start: int, offset: int = 0, *, old: bool = False, conte
         if raw.startswith(_IN_NO_GROUP):
             begun = stop
             continue
-        if not contents and raw.startswith(OPENS_CONTENT):
+        if len(raw) > longest and raw.startswith(OPENS_CONTENT):
             continue
         line = read(raw)
         if line is None:

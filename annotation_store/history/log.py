@@ -20,13 +20,13 @@ from annotation_store.history.state import LogState as LogState
 from annotation_store.history.state import contents_before
 from annotation_store.model import Items
 from precomputed_server.errors import Unreadable
+from precomputed_server.local_state import this_host
 from precomputed_server.writing import atomic_write, write_all
 
 SEGMENT_BYTES = 16 << 20
 """From how many bytes of edits on a new segment is begun."""
 
-_CONTENT_SHARE = 4
-_KEYS_LIVE_S = 86_400.0
+_CONTENT_SHARE, _KEYS_LIVE_S = 4, 86_400.0
 _END = 256
 """Bytes at the end of what was read that tell this log from another one: they hold digests of the chain."""
 
@@ -133,7 +133,7 @@ class BlockLog:
         if self._state.segment <= OLD or self._is_full():
             self.begin_segment()
         group = [self._encoded(record) for record in records]
-        group[-1]["files"] = {leaf: change.to_json() for leaf, change in files.items()}
+        group[-1] |= {"host": this_host(), "files": {leaf: change.to_json() for leaf, change in files.items()}}
         lines, digest, content_bytes = [], self._state.digest, 0
         for members in contents_before(self._state, records, files, contents):
             line, digest = sealed(members, digest)

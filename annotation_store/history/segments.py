@@ -31,6 +31,45 @@ def numbers(history: int) -> list[int]:
     return sorted([*found, OLD] if _OLD_NAME in names else found)
 
 
+@dataclass(frozen=True)
+class State:
+    """What tells whether a log was written to, without opening it: its newest segment's number and state."""
+
+    number: int
+    inode: int
+    size: int
+    modified_ns: int
+
+
+def newest_state(parent: int, name: str) -> State | None:
+    """The state of the log in the directory of that name in the open directory `parent`; None without segments."""
+    directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        return newest_state_in(directory)
+    finally:
+        os.close(directory)
+
+
+def newest_state_in(history: int) -> State | None:
+    """The state of the log in the open history directory; None without segments."""
+    found = numbers(history)
+    return _state(history, ".", found[-1]) if found else None
+
+
+def state_of(parent: int, name: str, known: State) -> State | None:
+    """As `newest_state`, of a log whose state was `known` before: two questions to the file system."""
+    state = _state(parent, name, known.number)
+    return newest_state(parent, name) if state is None or _state(parent, name, known.number + 1) else state
+
+
+def _state(parent: int, name: str, number: int) -> State | None:
+    try:
+        status = os.stat(f"{name}/{name_of(number)}", dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return State(number, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 def exists(history: int, number: int) -> bool:
     """Whether there is a segment of that number."""
     return os.access(name_of(number), os.F_OK, dir_fd=history, follow_symlinks=False)
@@ -87,7 +126,7 @@ class Segment:
         line = self.compacted
         return line is not None and bool(line.members.get("dropped"))
 
-    def groups(self, *, contents: bool = True) -> Iterator[Group]:
+    def groups(self, *, contents: bool | int = True) -> Iterator[Group]:
         """The whole groups, oldest first."""
         start = self.header.size if self.header else 0
         return groups(self.data, start, old=self.number == OLD, contents=contents)
