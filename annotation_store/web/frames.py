@@ -17,6 +17,8 @@ from typing import Any, cast
 import orjson
 
 SOCKET = "writer"
+NO_ORDER = -1
+"""The number of messages that are neither an order nor its answer."""
 
 _LENGTHS = struct.Struct(">II")
 

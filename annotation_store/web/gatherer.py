@@ -15,6 +15,9 @@ from precomputed_server.errors import Busy
 from precomputed_server.settings import Settings
 
 Result = TypeVar("Result")
+Told = Callable[[str], None]
+"""Is called with a block's directory beneath the root when something was committed there, with "" when that may be
+anywhere."""
 Waiting = list[tuple[Order, asyncio.Future[Answer]]]
 
 _GROUP_ORDERS = 256
@@ -27,6 +30,10 @@ class Committer(Protocol):
 
     async def submit(self, order: Order) -> Answer:
         """Carry it out; the answer comes when it is on disk."""
+        ...
+
+    def watch(self, told: Told) -> None:
+        """From now on tell of every block whose log may have grown."""
         ...
 
     async def close(self) -> None:
@@ -62,6 +69,11 @@ class Gatherer:
         self._threads = ThreadPoolExecutor(settings.write_threads, "commits")
         self._waiting: dict[str, Waiting] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._told: Told | None = None
+
+    def watch(self, told: Told) -> None:
+        """Tell of every commit, when its orders are answered."""
+        self._told = told
 
     async def submit(self, order: Order) -> Answer:
         """Hand the order in, and wait for its end."""
@@ -70,7 +82,9 @@ class Gatherer:
     def begin(self, order: Order) -> asyncio.Future[Answer]:
         """Hand the order in; its answer is the future's result. Large ones are carried out by `large`."""
         if order.size > self._settings.large_body or order.stored > self._settings.annotation_memory:
-            return self._begun(asyncio.ensure_future(self._large(order)))
+            ended_there = self._begun(asyncio.ensure_future(self._large(order)))
+            ended_there.add_done_callback(lambda _: self._tell(order.directory))
+            return ended_there
         ended: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.get(order.directory)
         if waiting is not None:
@@ -116,6 +130,11 @@ class Gatherer:
         for (_, ended), answer in zip(group, answers, strict=True):
             if not ended.done():  # its client may have gone
                 ended.set_result(answer)
+        self._tell(group[0][0].directory)
+
+    def _tell(self, directory: str) -> None:
+        if self._told is not None:
+            self._told(directory)
 
 
 def _fitting(waiting: Waiting) -> int:

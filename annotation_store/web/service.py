@@ -17,6 +17,7 @@ from annotation_store.orders import EdgesNm, Order, Outcome
 from annotation_store.pages.refused import RefusedSaves
 from annotation_store.store import REFUSED, AnnotationStore
 from annotation_store.web.body import Budget
+from annotation_store.web.feeds import Feeds
 from annotation_store.web.gatherer import Committer, Gatherer, within
 from annotation_store.web.large import LargeProcess, check_large
 from annotation_store.web.writer_client import WriterClient
@@ -65,12 +66,14 @@ class AnnotationService:
         self._committer: Committer = (
             WriterClient(settings) if remote else Gatherer(self.store, settings, self.large.commit)
         )
+        self.feeds = Feeds(self.store, self._committer.watch)
         self._places: Recent[tuple[str, str, str], tuple[float, Place]] = Recent(_PLACES)
         self._inline = is_local(read_mounts(settings.root))
         self.refusal: str | None = None
 
     async def close(self) -> None:
         """Finish the commits that are under way."""
+        await self.feeds.close()
         await self._committer.close()
         await asyncio.to_thread(self._close_threads)
 

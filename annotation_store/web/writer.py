@@ -20,7 +20,7 @@ from typing import Any
 from annotation_store import upkeep
 from annotation_store.orders import Answer, answer_to_json, order_from_json
 from annotation_store.store import AnnotationStore
-from annotation_store.web.frames import SOCKET, Frames, message_of, open_state, socket_path
+from annotation_store.web.frames import NO_ORDER, SOCKET, Frames, message_of, open_state, socket_path
 from annotation_store.web.gatherer import Gatherer
 from annotation_store.web.large import LargeProcess
 from precomputed_server.local_state import usable_state
@@ -82,6 +82,9 @@ class WriterServer:
     def __init__(self, gatherer: Gatherer) -> None:
         self._gatherer = gatherer
         self._connections: set[Frames] = set()
+        self._watching: set[Frames] = set()
+        self._changed: dict[str, None] = {}
+        gatherer.watch(self._note_change)
         self._is_leaving = False
 
     async def serve(self, state: Path, is_wanted: Callable[[], bool]) -> None:
@@ -126,12 +129,32 @@ class WriterServer:
     def _connected(self) -> Frames:
         connection = Frames(self._received)
         self._connections.add(connection)
-        connection.lost.add_done_callback(lambda _: self._connections.discard(connection))
+        connection.lost.add_done_callback(lambda _: self._leave(connection))
         return connection
+
+    def _leave(self, connection: Frames) -> None:
+        self._connections.discard(connection)
+        self._watching.discard(connection)
+
+    def _note_change(self, directory: str) -> None:
+        """Tell those who watch of a block that was edited: once for all that happens in this turn of the loop."""
+        if self._watching:
+            if not self._changed:
+                asyncio.get_running_loop().call_soon(self._tell_changes)
+            self._changed[directory] = None
+
+    def _tell_changes(self) -> None:
+        message = message_of({"number": NO_ORDER, "changed": list(self._changed)}, [])
+        self._changed.clear()
+        for connection in self._watching:
+            connection.send(message)
 
     def _received(self, connection: Frames, members: dict[str, Any], bodies: bytes) -> None:
         if self._is_leaving:
             return  # once the connection is closed, its other end sends what was not answered to the next writer
+        if "watch" in members:
+            self._watching.add(connection)
+            return
         try:
             order = order_from_json(members["order"], bodies)
         except (KeyError, TypeError, ValueError) as error:  # of another version of this program

@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from annotation_store.orders import Answer, Order, answer_from_json, order_to_json
-from annotation_store.web.frames import Frames, message_of, open_state, socket_path
+from annotation_store.web.frames import NO_ORDER, Frames, message_of, open_state, socket_path
+from annotation_store.web.gatherer import Told
 from precomputed_server.errors import Busy, Defect, InvalidInput, PrecomputedError
 from precomputed_server.local_state import state_of
 from precomputed_server.settings import Settings
@@ -32,6 +33,15 @@ class WriterClient:
         self._pending: dict[int, tuple[Order, asyncio.Future[Answer]]] = {}
         self._connection: Frames | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._told: Told | None = None
+
+    def watch(self, told: Told) -> None:
+        """Have the writer tell of every commit; what was committed while there was none may be anywhere."""
+        self._told = told
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep_connected())
+        else:
+            self._send_watch()
 
     async def submit(self, order: Order) -> Answer:
         """Have the order carried out; raises Busy when there is no writer for too long."""
@@ -61,6 +71,9 @@ class WriterClient:
         repeated = False
         while True:
             self._connection = await self._connect()
+            if self._told is not None:
+                self._send_watch()
+                self._told("")
             for number, (order, _) in list(self._pending.items()):
                 self._send(number, replace(order, repeated=True) if repeated else order)
             await self._connection.lost
@@ -80,12 +93,19 @@ class WriterClient:
                 self._refuse(Busy("The process that writes annotations is not there; try again."))
             await asyncio.sleep(_RECONNECT_S)
 
+    def _send_watch(self) -> None:
+        if self._connection is not None:
+            self._connection.send(message_of({"number": NO_ORDER, "watch": True}, []))
+
     def _send(self, number: int, order: Order) -> None:
         members, bodies = order_to_json(order)
         if self._connection is not None:
             self._connection.send(message_of({"number": number, "order": members}, bodies))
 
     def _received(self, connection: Frames, members: dict[str, Any], _bodies: bytes) -> None:
+        if self._told is not None:
+            for directory in members.get("changed", ()):
+                self._told(directory)
         _, ended = self._pending.get(members["number"], (None, None))
         if ended is None or ended.done():
             return

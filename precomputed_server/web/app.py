@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from annotation_store.web import edits, exchange, leaf, parked, versions
+from annotation_store.web import edits, events, exchange, leaf, parked, versions
 from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
@@ -20,6 +20,7 @@ from precomputed_server.web.routes import (
     BLOCKS,
     CHUNK,
     EDITS,
+    EVENTS,
     EXPORT,
     HEALTH,
     HISTORY,
@@ -68,6 +69,7 @@ READERS: Mapping[Route, TargetHandler] = {
     HEALTH: _health,
     BLOCKS: leaf.get_blocks,
     LEAF: leaf.get_leaf,
+    EVENTS: events.get_events,
     HISTORY: versions.get_history,
     PARKED: parked.get_parked,
     PARKED_SAVE: parked.get_parked_body,
@@ -159,6 +161,7 @@ async def _probe_mount(app: web.Application) -> None:
 
 async def _stop_streams(app: web.Application) -> None:
     app[STATE].stopping.set()
+    app[STORE].feeds.stop()
 
 
 def create_app(settings: Settings, *, writer_apart: bool = False) -> web.Application:

@@ -56,6 +56,7 @@ RESTORE = Route(
     "Bring back what a leaf, or one annotation of it, was before.",
 )
 EDITS = Route("edits", "/{dataset}/annotations/edits", ACT, "Many edits at once; all those of a block happen or none.")
+EVENTS = Route("events", "/{dataset}/annotations/events", READ, "Every edit as it is made (Server-Sent Events).")
 PARKED = Route("parked", "/{dataset}/annotations/parked", READ, "What of saves waits to be applied or discarded.")
 PARKED_SAVE = Route("parked save", "/{dataset}/annotations/parked/{id}", READ, "What a save was that was not applied.")
 PARKED_END = Route(
@@ -91,6 +92,7 @@ ROUTES = (
     HISTORY,
     RESTORE,
     EDITS,
+    EVENTS,
     PARKED,
     PARKED_SAVE,
     PARKED_END,
@@ -215,6 +217,7 @@ def _tree_route(segments: list[str], directory: bool) -> tuple[Route, dict[str, 
 _OF_DATASET = {
     "blocks": BLOCKS,
     "edits": EDITS,
+    "events": EVENTS,
     "parked": PARKED,
     "saves": SAVES,
     "export": EXPORT,
