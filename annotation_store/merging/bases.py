@@ -19,7 +19,7 @@ from annotation_store.merging.shadows import Candidate, Page
 RETRY_S = 60.0
 """For how long a body that a page held before may be a repetition of it, sent again by a browser or a proxy."""
 
-OVERLAP_NS = 2_000_000_000
+OVERLAP_NS = 1_000_000_000
 """For how long a save may be under way while the same page sends the next one."""
 
 _MOST_ALIKE = 4
@@ -100,11 +100,9 @@ class _Choosing:
         if not chosen.edits or self._is_sure():
             return None
         edits, known = self.body.edits(chosen), self.known.edits(chosen)
-        if known == edits:
-            for found in self.explanations:
-                name = found.only_removed
-                if name is not None and name in self.body.stored:
-                    return Choice(found, None, name)
+        removal = self._removal_only() if known == edits else None
+        if removal is not None:
+            return Choice(removal, None, removal.only_removed)
         if chosen.edits + len(chosen.removed) == 1 and (known == edits or not known):
             return None
         return Choice(chosen, None, chosen.removed[0] if chosen.removed else None, known)
@@ -135,8 +133,15 @@ class _Choosing:
             return Choice(newest, newest.candidate.number)
         for found in self.explanations[: self.explanations.index(chosen)]:
             if found.only_changes_one and _overlapped(chosen.candidate, found.candidate) and self._stands(found):
+                removal = self._removal_only()
+                if removal is not None:
+                    return Choice(removal, None, removal.only_removed)
                 return Choice(found, found.candidate.number)
         return None
+
+    def _removal_only(self) -> Explanation | None:
+        """The newest explanation that takes one removal of what is stored, and nothing else."""
+        return next((found for found in self.explanations if found.only_removed in self.body.stored), None)
 
     def _stands(self, found: Explanation) -> bool:
         """Whether what is stored of the annotation that moved is where it was in the candidate."""

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from annotation_store.edits import Edit, apply
@@ -17,6 +17,9 @@ from annotation_store.merging.shadows import Candidate, Decision, Page, Parking,
 from annotation_store.model import Item, Items
 from tests.annotation_store.drawn import by_id, items, leaves, saved, through_the_client, unknown
 from tests.data import point
+
+DRAWN_OVER = [(0, "move", 0, 0.1), (1, "delete", 1, 0.1)]
+"""One page moves an annotation while another one of its key removes its own from what it has read."""
 
 QUICK = settings(max_examples=60, deadline=None)
 NOW = 1_000_000.0
@@ -469,6 +472,7 @@ class Tabs:
 
 @settings(max_examples=150, deadline=None)
 @given(actions, st.booleans())
+@example([(0, "add", 0, 0.1), (0, "read", 0, 0.1), (1, "add", 0, 0.1), (1, "read", 0, 0.1), *DRAWN_OVER], True)
 def test_every_addition_is_there_unless_a_page_removed_it(steps: list[Any], shared: bool) -> None:
     tabs = Tabs(("one", "one", "one") if shared else ("one", "two", "three"))
     for tab, action, which, pause in steps:
