@@ -88,6 +88,18 @@ def parse_stored(data: bytes) -> Items:
         raise Unreadable(f"the stored annotation file cannot be used: {error}") from error
 
 
+def parse_stored_item(line: bytes) -> Item:
+    """Read one annotation of a leaf, its line, and check it as `parse_stored` does; raises Unreadable."""
+    try:
+        item = parse_object(line)
+        check_id(item.get("id"), "an annotation")
+        if line.count(b"[") + line.count(b"{") > _STORED_DEPTH:
+            check_depth(item, "an annotation", _STORED_DEPTH)
+    except (InvalidJson, InvalidAnnotation) as error:
+        raise Unreadable(f"the stored annotation file cannot be used: {error}") from error
+    return item
+
+
 def serialize(items: Items) -> bytes:
     """The bytes of a leaf's file: JSON with one annotation a line."""
     return joined(map(line_of, items.values()))

@@ -1,0 +1,1 @@
+"""The annotations of a dataset as Neuroglancer's precomputed collections: computed from the leaves, never stored."""
