@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 from annotation_store.edits import ReplaceAll
 from annotation_store.orders import Order, Part
@@ -16,11 +17,9 @@ from converter import ConvertOptions, convert, was_made_of
 from converter.planes import write_plane
 from converter.voxel_size import parse_edges
 from precomputed_server import phantom
-from precomputed_server.catalog.records import describe
 from precomputed_server.errors import InvalidInput
 from precomputed_server.files import Tree
-from precomputed_server.format.names import ANNOTATIONS, VIEWER_PATH
-from precomputed_server.format.viewer_state import ViewerLayer, viewer_fragment, viewer_state
+from precomputed_server.format.names import ANNOTATIONS, OPEN_PATH, VIEWER_PATH
 from precomputed_server.readers.volumes import Volumes
 from precomputed_server.web.routes import tree_url
 
@@ -73,15 +72,12 @@ def of_stack(source: str, voxel_size: str | None, data: Path, tell: Tell) -> str
 def links(url: str, root: Path, dataset: str) -> str:
     """The links of a dataset of a server at `url`, for people to click or copy."""
     with contextlib.closing(Tree(root)) as tree:
-        volume = Volumes(tree).at(dataset)
-        if volume is None:
+        if Volumes(tree).at(dataset) is None:
             return ""
-        known = describe(tree, volume)
     place = tree_url(dataset)
-    layer = ViewerLayer(known.title, url + place, volume.info, known.contrast)
     return "\n".join(
         (
-            f"  Neuroglancer   {url}{VIEWER_PATH}#{viewer_fragment(viewer_state([layer]))}",
+            f"  Neuroglancer   {url}{OPEN_PATH}{quote(dataset)}",
             f"  to annotate    {url}{VIEWER_PATH}#!{url}{place}/{ANNOTATIONS}/state",
             f"  NeuroTrALE     precomputed://{url}~demo.voxel/{place}",
             f"  files          {url}{place}/",

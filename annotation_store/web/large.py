@@ -19,6 +19,7 @@ from annotation_store.blocks import Location
 from annotation_store.committing.leaf import Snapshot
 from annotation_store.orders import Answer, Order
 from annotation_store.store import AnnotationStore
+from annotation_store.views.leaf_rows import parsed_lines
 from annotation_store.web.gatherer import Places, within
 from precomputed_server.errors import Busy
 from precomputed_server.local_state import usable_state
@@ -109,3 +110,8 @@ def check_large(location: Location) -> Snapshot:
 def count_large(location: Location) -> int:
     """`AnnotationStore.count` in the process for large files."""
     return _store.count(location)
+
+
+def lines_large(location: Location) -> list[bytes]:
+    """The annotations of a leaf, each as JSON, parsed in the process for large files."""
+    return parsed_lines(_store.check(location).data)

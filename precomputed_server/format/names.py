@@ -28,6 +28,12 @@ ANNOTATIONS = "annotations"
 VIEWER_PATH = "neuroglancer/v/1/"
 """Where the server's Neuroglancer lies: the client wants a path that ends in `/v/TOKEN/`."""
 
+OPEN_PATH = "neuroglancer/open/"
+"""Where the way there begins, with what a dataset has in the link."""
+
+COLLECTIONS = f"{ANNOTATIONS}.precomputed"
+"""The directory of a dataset in which its annotations are shown as Neuroglancer's collections."""
+
 BLOCK_INFO = "block_info.csv"
 """In ANNOTATIONS: one line `sizeX,sizeY,sizeZ`, the voxels of an annotation block."""
 

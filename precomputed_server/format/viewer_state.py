@@ -29,8 +29,21 @@ class ViewerLayer:
     contrast: tuple[tuple[float, float], ...] | None = None
 
 
-def viewer_state(layers: Sequence[ViewerLayer], layout: str = "4panel") -> dict[str, Any]:
-    """The viewer state that shows `layers` centred and fitted, in the voxels of the first layer's finest scale."""
+@dataclass(frozen=True)
+class AnnotationLayer:
+    """A layer of annotations: `source` is the URL of a precomputed collection."""
+
+    name: str
+    source: str
+    colour: str
+
+
+def viewer_state(
+    layers: Sequence[ViewerLayer], layout: str = "4panel", annotations: Sequence[AnnotationLayer] = ()
+) -> dict[str, Any]:
+    """The viewer state that shows `layers` centred and fitted, in the voxels of the first layer's finest scale, and
+    `annotations` over them.
+    """
     scale = layers[0].info.scales[0]
     middle = [offset + length // 2 + 0.5 for offset, length in zip(scale.voxel_offset, scale.size, strict=True)]
     unit = min(scale.resolution_nm)
@@ -42,7 +55,7 @@ def viewer_state(layers: Sequence[ViewerLayer], layout: str = "4panel") -> dict[
         "position": middle,
         "crossSectionScale": max(length / pixels for length, pixels in zip(extent, _PANEL_PIXELS, strict=True)),
         "projectionScale": max(extent) * 1.2,
-        "layers": [_layer(layer) for layer in layers],
+        "layers": [*map(_layer, layers), *map(_annotation_layer, annotations)],
         "selectedLayer": {"layer": layers[0].name, "visible": False},
         "layout": layout,
     }
@@ -63,6 +76,18 @@ def _layer(layer: ViewerLayer) -> dict[str, Any]:
                 _control(channel): {"range": list(pair)} for channel, pair in enumerate(layer.contrast)
             }
     return described
+
+
+def _annotation_layer(layer: AnnotationLayer) -> dict[str, Any]:
+    return {
+        "type": "annotation",
+        "name": layer.name,
+        "source": f"precomputed://{layer.source}",
+        "annotationColor": layer.colour,
+        # A viewer leaves out of a crowd what would be closer than this, in pixels; its default is 8.
+        "crossSectionAnnotationSpacing": 1,
+        "projectionAnnotationSpacing": 1,
+    }
 
 
 def _control(channel: int) -> str:

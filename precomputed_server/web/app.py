@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from annotation_store.web import edits, events, exchange, leaf, parked, versions
+from annotation_store.web import collections, edits, events, exchange, leaf, parked, versions, viewer_link
+from annotation_store.web.collections import COLLECTION_SERVICE, CollectionService
 from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
@@ -19,15 +20,19 @@ from precomputed_server.web.routes import (
     API,
     BLOCKS,
     CHUNK,
+    COLLECTION,
+    COLLECTIONS,
     EDITS,
     EVENTS,
     EXPORT,
     HEALTH,
     HISTORY,
     ICON,
+    ID64,
     IMPORT,
     INDEX,
     LEAF,
+    OPEN,
     PARKED,
     PARKED_END,
     PARKED_SAVE,
@@ -64,6 +69,7 @@ READERS: Mapping[Route, TargetHandler] = {
     INDEX: pages.index,
     API: viewer.get_api,
     VIEWER: viewer.get_viewer,
+    OPEN: viewer_link.get_open,
     STATIC: viewer.get_static,
     ICON: viewer.get_icon,
     HEALTH: _health,
@@ -74,6 +80,9 @@ READERS: Mapping[Route, TargetHandler] = {
     PARKED: parked.get_parked,
     PARKED_SAVE: parked.get_parked_body,
     SAVES: parked.get_saves,
+    ID64: collections.get_id64,
+    COLLECTIONS: collections.get_collections,
+    COLLECTION: collections.get_collection,
     EXPORT: exchange.get_export,
     VIEWER_STATE: exchange.get_state,
     CHUNK: tiles.get_chunk,
@@ -148,6 +157,7 @@ async def _add_common_headers(request: web.Request, response: web.StreamResponse
 
 async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     yield
+    await app[COLLECTION_SERVICE].close()
     await app[STORE].close()
     await asyncio.to_thread(app[STATE].close)
 
@@ -173,6 +183,7 @@ def create_app(settings: Settings, *, writer_apart: bool = False) -> web.Applica
     state = State(settings, viewer.open_client())
     app[STATE] = state
     app[STORE] = AnnotationService(settings, state.tree, state.volumes, remote=writer_apart)
+    app[COLLECTION_SERVICE] = CollectionService(settings, app[STORE])
     app.router.add_route("*", r"/{path:[\s\S]*}", dispatch)
     app.on_startup.append(_probe_mount)
     app.on_response_prepare.append(_add_common_headers)

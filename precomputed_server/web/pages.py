@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -13,8 +13,7 @@ from aiohttp import web
 from precomputed_server.catalog.records import Dataset
 from precomputed_server.catalog.scan import find_datasets
 from precomputed_server.files import Entry
-from precomputed_server.format.names import ANNOTATIONS, VIEWER_PATH
-from precomputed_server.format.viewer_state import ViewerLayer, viewer_fragment, viewer_state
+from precomputed_server.format.names import ANNOTATIONS, OPEN_PATH, VIEWER_PATH
 from precomputed_server.web.routes import Target, tree_url
 from precomputed_server.web.state import STATE, State
 
@@ -73,18 +72,28 @@ def _index(state: State, origin: str) -> str:
 
 async def listing(request: web.Request, target: Target) -> web.StreamResponse:
     """The listing of a directory: plain relative links, directories with a trailing slash."""
-    depth = request.raw_path.partition("?")[0].count("/") - 1  # with prefixes and repeated slashes, as a browser counts
     state = request.app[STATE]
-    return _page(await state.page(_listing, state, target.path, depth))
+    return await listing_of(request, target, await state.page(state.tree.listing, target.path))
 
 
-def _listing(state: State, path: str, depth: int) -> str:
+async def listing_of(request: web.Request, target: Target, entries: Sequence[Entry]) -> web.StreamResponse:
+    """The listing of a directory that has these entries, whether or not they lie on disk."""
+    return _page(await request.app[STATE].page(_listing, target.path, way_home(request), entries))
+
+
+def way_home(request: web.Request) -> str:
+    """The relative link to the server's first page, which a proxy may have under a prefix."""
+    depth = request.raw_path.partition("?")[0].count("/") - 1  # with prefixes and repeated slashes, as a browser counts
+    return "../" * depth or "./"
+
+
+def _listing(path: str, home: str, entries: Sequence[Entry]) -> str:
     return _rendered(
         "listing.html",
         path=f"/{path}/" if path else "/",
-        entries=[(entry, _link(entry)) for entry in state.tree.listing(path)],
+        entries=[(entry, _link(entry)) for entry in entries],
         up=bool(path),
-        home="../" * depth or "./",
+        home=home,
     )
 
 
@@ -92,15 +101,14 @@ def _card(dataset: Dataset, origin: str) -> DatasetCard:
     info = dataset.volume.info
     finest = info.scales[0]
     path = tree_url(dataset.path)
-    source = f"{origin}/{path}".rstrip("/")
+    source = source_of(dataset.path, origin)
     state = f"{source}/{ANNOTATIONS}/state"
-    layer = ViewerLayer(dataset.title, source, info, dataset.contrast)
     channels = "" if info.num_channels == 1 else f", {info.num_channels} channels"
     return DatasetCard(
         title=dataset.title,
         path=dataset.path or "/",
         files=f"./{path}/" if path else "./~/",
-        viewer=f"{VIEWER_PATH}#" + viewer_fragment(viewer_state([layer])),
+        viewer=OPEN_PATH + quote(dataset.path),
         editor=f"{VIEWER_PATH}#!{state}",
         source=f"precomputed://{source}",
         annotating=f"precomputed://{origin}/~NAME.voxel/{path}".rstrip("/"),
@@ -109,6 +117,11 @@ def _card(dataset: Dataset, origin: str) -> DatasetCard:
         kind=f"{info.volume_type}, {info.data_type}{channels}",
         levels=len(info.scales),
     )
+
+
+def source_of(path: str, origin: str) -> str:
+    """The URL of what lies at `path` beneath the root."""
+    return f"{origin}/{tree_url(path)}".rstrip("/")
 
 
 def length_text(nanometres: float) -> str:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import quote, unquote_to_bytes
 
 from precomputed_server.errors import InvalidPath, NotFound
-from precomputed_server.format.names import VIEWER_PATH
+from precomputed_server.format import names
+from precomputed_server.format.names import OPEN_PATH, VIEWER_PATH
 
 READ = ("GET", "HEAD")
 EDIT = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")
@@ -33,6 +34,12 @@ class Route:
 INDEX = Route("index", "/index.html", READ, "The page that lists the datasets; `/` answers it too.")
 API = Route("api", "/api/", READ, "This interface, to read and to try (Swagger UI); `/api/openapi.json` is its text.")
 VIEWER = Route("viewer", f"/{VIEWER_PATH}", READ, "Neuroglancer, when the `viewer` extra is installed.")
+OPEN = Route(
+    "open",
+    f"/{OPEN_PATH}{{dataset}}",
+    READ,
+    "The way to Neuroglancer with a dataset and its annotations in it.",
+)
 STATIC = Route("static", "/static/{file}", READ, "Style and script of the pages.")
 ICON = Route("icon", "/favicon.ico", READ, "The pages' icon.")
 HEALTH = Route("health", "/healthz", READ, "200 while the process serves.")
@@ -72,6 +79,19 @@ VIEWER_STATE = Route(
     "viewer state", "/{dataset}/annotations/state", READ, "The Neuroglancer state in which the annotations are edited."
 )
 SAVES = Route("saves", "/{dataset}/annotations/saves", READ, "The asking session's last saves and what became of them.")
+ID64 = Route("id64", "/{dataset}/annotations/id64/{n}", READ, "Which annotation has a number in Neuroglancer.")
+COLLECTIONS = Route(
+    "collections",
+    "/{dataset}/annotations.precomputed/",
+    READ,
+    "The annotations as Neuroglancer's precomputed collections: which there are.",
+)
+COLLECTION = Route(
+    "collection",
+    "/{dataset}/annotations.precomputed/{collection}/{file}",
+    READ,
+    "A file of a collection, made of the newest annotations.",
+)
 CHUNK = Route(
     "chunk",
     "/{dataset}/{x}_{y}_{z}/{leaf}[.tiff]",
@@ -84,6 +104,7 @@ ROUTES = (
     INDEX,
     API,
     VIEWER,
+    OPEN,
     STATIC,
     ICON,
     HEALTH,
@@ -100,6 +121,9 @@ ROUTES = (
     IMPORT,
     VIEWER_STATE,
     SAVES,
+    ID64,
+    COLLECTIONS,
+    COLLECTION,
     CHUNK,
     TREE,
 )
@@ -127,6 +151,7 @@ _REMEMBERED = 256
 
 _SESSION = re.compile(r"~([A-Za-z0-9_-]{3,64})(\.voxel)?")
 _LITERAL = "~"
+_OPEN = "open"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CHUNK_PATH = re.compile(r"-?[0-9]+--?[0-9]+_-?[0-9]+--?[0-9]+_-?[0-9]+--?[0-9]+(\.tiff)?")
 
@@ -177,6 +202,8 @@ def _read_target(raw_path: str) -> Target:
         raise NotFound("Names that begin with a dot are not served.")
     if not literal and segments and segments[0] in _FIRST_SEGMENTS:
         route = _FIRST_SEGMENTS[segments[0]]
+        if route is VIEWER and segments[1:2] == [_OPEN]:
+            return Target(OPEN, "/".join(segments[2:]), directory, session, {"dataset": "/".join(segments[2:])})
         if route is None:
             raise NotFound(f"/{segments[0]} is reserved; a directory of that name is /~/{segments[0]}/.")
         return Target(route, "/".join(segments[1:]), directory, session)
@@ -204,6 +231,8 @@ def _take_prefixes(segments: list[str]) -> tuple[Session | None, list[str], bool
 
 
 def _tree_route(segments: list[str], directory: bool) -> tuple[Route, dict[str, str]]:
+    if names.COLLECTIONS in segments:
+        return _collection_route(segments)
     if directory:
         return TREE, {}
     found = _annotation_route(segments)
@@ -241,11 +270,22 @@ def _annotation_route(segments: list[str]) -> tuple[Route, dict[str, str]] | Non
         if len(rest) == 3:
             return (PARKED_END, parts | {"how": rest[2]}) if rest[2] in ("apply", "discard") else None
         return PARKED_SAVE, parts
+    if rest[0] == "id64" and len(rest) == 2 and rest[1].isdigit():
+        return ID64, dataset | {"n": rest[1]}
     if len(rest) == 2 and rest[1].endswith(".json"):
         return LEAF, dataset | {"block": rest[0], "leaf": rest[1].removesuffix(".json")}
     if len(rest) == 3 and rest[2] in _OF_LEAF:
         return _OF_LEAF[rest[2]], dataset | {"block": rest[0], "leaf": rest[1].removesuffix(".json")}
     return None
+
+
+def _collection_route(segments: list[str]) -> tuple[Route, dict[str, str]]:
+    """What a path at or below the last `annotations.precomputed` means."""
+    at = len(segments) - 1 - segments[::-1].index(names.COLLECTIONS)
+    dataset, rest = {"dataset": "/".join(segments[:at])}, segments[at + 1 :]
+    if not rest:
+        return COLLECTIONS, dataset
+    return COLLECTION, dataset | {"collection": rest[0], "file": "/".join(rest[1:])}
 
 
 def _segment(text: str) -> str:

@@ -85,8 +85,10 @@ async def test_every_link_of_the_start_page_leads_somewhere(root: Path, client: 
 
 async def test_the_viewer_link_carries_the_layer(root: Path, client: Client) -> None:
     write_dataset(root / "brain", volume((2, 20, 70, 65)))
-    link = next(link for link in (await page(client, "/")).links if "#!" in link)
-    state = json.loads(unquote(link.partition("#!")[2]))
+    link = next(link for link in (await page(client, "/")).links if "neuroglancer" in link)
+    way = (await client.get(urljoin("/", link), allow_redirects=False)).headers["Location"]
+    assert (await client.get(urljoin(urljoin("/", link), way))).status == 200
+    state = json.loads(unquote(way.partition("#!")[2]))
     layer = state["layers"][0]
     assert layer["source"] == f"precomputed://http://127.0.0.1:{client.port}/brain"
     assert state["dimensions"] == {"x": [1.8e-06, "m"], "y": [1.8e-06, "m"], "z": [2e-06, "m"]}
