@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import os
 import secrets
 import sys
@@ -26,9 +25,9 @@ from annotation_store.exchange.swc import UM, VOXEL
 from annotation_store.history.instants import read_instant
 from annotation_store.model import GEOMETRY
 from annotation_store.store import AnnotationStore
+from annotation_store.views.export import write_precomputed
 from precomputed_server.errors import (
     InvalidInput,
-    MissingExtra,
 )
 from precomputed_server.files import Tree
 from precomputed_server.format.info import VolumeInfo
@@ -131,11 +130,7 @@ def export(dataset: Path, name: str | None, selection: Selection, at: str | None
 def _export_precomputed(found: Dataset, selection: Selection, at: str | None, output: str) -> None:
     if output == "-" or selection != Selection() or at is not None:
         raise InvalidInput("The precomputed format is written whole and into a directory: give only -o DIRECTORY.")
-    try:
-        views = importlib.import_module("annotation_store.views.export")
-    except ModuleNotFoundError as error:
-        raise MissingExtra("This version cannot write the precomputed format; choose another one.") from error
-    count = views.write_precomputed(found.store, "", found.info, Path(output))
+    count = write_precomputed(found.store, "", found.info, Path(output))
     click.echo(f"{count} annotations written to {output}.")
 
 

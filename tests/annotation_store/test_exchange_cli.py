@@ -20,7 +20,7 @@ from annotation_store.exchange.formats import FORMATS, WRITTEN
 from annotation_store.exchange.importing import Importer, Plan
 from annotation_store.exchange.rows import Export
 from precomputed_server.cli import main
-from precomputed_server.errors import InvalidAnnotation, InvalidInput, MissingExtra, NotFound
+from precomputed_server.errors import DestinationExists, InvalidAnnotation, InvalidInput, NotFound
 from precomputed_server.format.geometry import Box
 from tests.annotation_store.support import Editor, Place, by_id, check_log, some
 from tests.annotation_store.test_exchange_http import LEAVES
@@ -146,8 +146,20 @@ def test_choosing_what_to_export(run: Run, filled: Editor) -> None:
     for wrong in (["--box", "1"], ["--format", "xls"], ["--type", "dot"], ["--author", "a", "--at", "2020-01-01"]):
         with pytest.raises(InvalidInput):
             run("export", *wrong)
-    with pytest.raises((InvalidInput, MissingExtra)):
-        run("export", "--format", "precomputed")
+    for wrong in ([], ["--type", "point", "-o", "out"], ["--at", "2020-01-01T00:00:00Z", "-o", "out"]):
+        with pytest.raises(InvalidInput, match="-o DIRECTORY"):
+            run("export", "--format", "precomputed", *wrong)
+
+
+def test_neuroglancers_own_format_as_files(run: Run, filled: Editor, place: Place, tmp_path: Path) -> None:
+    out = tmp_path / "collections"
+    (printed,) = run("export", "--format", "precomputed", "-o", str(out))
+    count = sum(len(json.loads(path.read_bytes())) for path in place.block.glob("*.json"))
+    assert printed == f"{count} annotations written to {out}."
+    kinds = {name.name.partition("-")[0] for name in out.iterdir() if (name / "info").is_file()}
+    assert kinds == {"fibers", "centroids", "contours"}
+    with pytest.raises(DestinationExists):
+        run("export", "--format", "precomputed", "-o", str(out))
 
 
 def test_a_link_and_its_saved_state(run: Run, filled: Editor, place: Place, tmp_path: Path) -> None:
