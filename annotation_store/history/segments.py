@@ -80,6 +80,12 @@ def open_segment(history: int, number: int, *, writing: bool = False) -> int:
     return os.open(name_of(number), (os.O_RDWR if writing else os.O_RDONLY) | _ALWAYS, dir_fd=history)
 
 
+def stat_segment(history: int, number: int) -> tuple[int, int, int]:
+    """What tells one state of a segment from another: inode, size and time of change; raises FileNotFoundError."""
+    status = os.stat(name_of(number), dir_fd=history, follow_symlinks=False)
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def read_from(descriptor: int, start: int) -> bytes:
     """The bytes of an open segment from `start` to where it ends now."""
     pieces = []

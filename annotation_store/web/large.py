@@ -109,3 +109,8 @@ def check_large(location: Location) -> Snapshot:
 def count_large(location: Location) -> int:
     """`AnnotationStore.count` in the process for large files."""
     return _store.count(location)
+
+
+def with_store(function: Callable[..., Result], *given: object) -> Result:
+    """Call a module-level `function` with the store of the process for large files, and what else is given."""
+    return function(_store, *given)

@@ -16,6 +16,7 @@ from precomputed_server.format.info import VolumeInfo
 _PANEL_PIXELS = (600, 340, 340)
 """What one of four panels has on a small screen: x lies across it, y and z down; the whole extent is fitted into it."""
 
+_MARKER_COLOUR = "#ffff00"
 COLOURS = ("#00a0ff", "#ff4dd8", "#ffd23f", "#3fd96b", "#ff5a3c", "#b18cff")
 
 
@@ -46,6 +47,21 @@ def viewer_state(layers: Sequence[ViewerLayer], layout: str = "4panel") -> dict[
         "selectedLayer": {"layer": layers[0].name, "visible": False},
         "layout": layout,
     }
+
+
+def looking_closely(state: dict[str, Any], marker: str) -> dict[str, Any]:
+    """A state that shows places one by one: a voxel a pixel, with an empty local layer `marker` to mark the place in.
+
+    Whoever opens it sets `position`, and the points of the last layer's `annotations`.
+    """
+    layer = {
+        "type": "annotation",
+        "name": marker,
+        "source": "local://annotations",
+        "annotationColor": _MARKER_COLOUR,
+        "annotations": [],
+    }
+    return {**state, "crossSectionScale": min(1.0, state["crossSectionScale"]), "layers": [*state["layers"], layer]}
 
 
 def viewer_fragment(state: dict[str, Any]) -> str:

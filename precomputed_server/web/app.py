@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from annotation_store.web import edits, events, exchange, leaf, parked, versions
+from annotation_store.web import edits, events, exchange, leaf, parked, progress, review, review_page, versions
 from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
@@ -31,7 +31,10 @@ from precomputed_server.web.routes import (
     PARKED,
     PARKED_END,
     PARKED_SAVE,
+    PROGRESS,
     RESTORE,
+    REVIEW,
+    REVIEW_PAGE,
     SAVES,
     STATIC,
     TREE,
@@ -76,6 +79,9 @@ READERS: Mapping[Route, TargetHandler] = {
     SAVES: parked.get_saves,
     EXPORT: exchange.get_export,
     VIEWER_STATE: exchange.get_state,
+    PROGRESS: progress.get_progress,
+    REVIEW: progress.get_review,
+    REVIEW_PAGE: review_page.get_review_page,
     CHUNK: tiles.get_chunk,
     TREE: tiles.get_file,
 }
@@ -88,6 +94,7 @@ WRITERS: Mapping[tuple[Route, str], TargetHandler] = {
     (EDITS, "POST"): edits.post_edits,
     (IMPORT, "POST"): exchange.post_import,
     (PARKED_END, "POST"): parked.post_parked,
+    (REVIEW, "POST"): review.post_review,
 }
 
 
@@ -173,6 +180,7 @@ def create_app(settings: Settings, *, writer_apart: bool = False) -> web.Applica
     state = State(settings, viewer.open_client())
     app[STATE] = state
     app[STORE] = AnnotationService(settings, state.tree, state.volumes, remote=writer_apart)
+    app[progress.PROGRESS] = progress.ProgressService(settings, app[STORE])
     app.router.add_route("*", r"/{path:[\s\S]*}", dispatch)
     app.on_startup.append(_probe_mount)
     app.on_response_prepare.append(_add_common_headers)

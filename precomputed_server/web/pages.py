@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ class DatasetCard:
     editor: str
     source: str
     annotating: str
+    review: str
     size: str
     voxel_size: str
     kind: str
@@ -73,18 +75,28 @@ def _index(state: State, origin: str) -> str:
 
 async def listing(request: web.Request, target: Target) -> web.StreamResponse:
     """The listing of a directory: plain relative links, directories with a trailing slash."""
-    depth = request.raw_path.partition("?")[0].count("/") - 1  # with prefixes and repeated slashes, as a browser counts
     state = request.app[STATE]
-    return _page(await state.page(_listing, state, target.path, depth))
+    return _page(await state.page(_listing, state, target.path, way_home(request)))
 
 
-def _listing(state: State, path: str, depth: int) -> str:
+def way_home(request: web.Request) -> str:
+    """The relative link to the server's first page, which a proxy may have under a prefix."""
+    depth = request.raw_path.partition("?")[0].count("/") - 1  # with prefixes and repeated slashes, as a browser counts
+    return "../" * depth or "./"
+
+
+async def page_of(request: web.Request, template: str, **values: object) -> web.StreamResponse:
+    """The page that a template makes of values."""
+    return _page(await request.app[STATE].page(functools.partial(_rendered, template, **values)))
+
+
+def _listing(state: State, path: str, home: str) -> str:
     return _rendered(
         "listing.html",
         path=f"/{path}/" if path else "/",
         entries=[(entry, _link(entry)) for entry in state.tree.listing(path)],
         up=bool(path),
-        home="../" * depth or "./",
+        home=home,
     )
 
 
@@ -104,6 +116,7 @@ def _card(dataset: Dataset, origin: str) -> DatasetCard:
         editor=f"{VIEWER_PATH}#!{state}",
         source=f"precomputed://{source}",
         annotating=f"precomputed://{origin}/~NAME.voxel/{path}".rstrip("/"),
+        review=f"datasets/{path}/review" if path else "datasets/review",
         size=" × ".join(str(length) for length in finest.size),
         voxel_size=" × ".join(length_text(edge) for edge in finest.resolution_nm),
         kind=f"{info.volume_type}, {info.data_type}{channels}",

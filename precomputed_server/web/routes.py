@@ -72,6 +72,13 @@ VIEWER_STATE = Route(
     "viewer state", "/{dataset}/annotations/state", READ, "The Neuroglancer state in which the annotations are edited."
 )
 SAVES = Route("saves", "/{dataset}/annotations/saves", READ, "The asking session's last saves and what became of them.")
+PROGRESS = Route(
+    "progress", "/{dataset}/annotations/progress", READ, "How many annotations are drawn, looked at and confirmed."
+)
+REVIEW = Route(
+    "review", "/{dataset}/annotations/review", (*READ, *ACT), "What is left to review; confirm it, or withdraw that."
+)
+REVIEW_PAGE = Route("review page", "/datasets/{dataset}/review", READ, "The page on which people review annotations.")
 CHUNK = Route(
     "chunk",
     "/{dataset}/{x}_{y}_{z}/{leaf}[.tiff]",
@@ -100,10 +107,14 @@ ROUTES = (
     IMPORT,
     VIEWER_STATE,
     SAVES,
+    PROGRESS,
+    REVIEW,
+    REVIEW_PAGE,
     CHUNK,
     TREE,
 )
 
+_DATASETS, _REVIEW = "datasets", "review"
 _FIRST_SEGMENTS: Mapping[str, Route | None] = {
     "index.html": INDEX,
     "api": API,
@@ -112,7 +123,7 @@ _FIRST_SEGMENTS: Mapping[str, Route | None] = {
     "favicon.ico": ICON,
     "healthz": HEALTH,
     # Kept for what comes, so that no dataset settles there.
-    "datasets": None,
+    _DATASETS: None,
     "client": None,
     "states": None,
     "login": None,
@@ -177,6 +188,9 @@ def _read_target(raw_path: str) -> Target:
         raise NotFound("Names that begin with a dot are not served.")
     if not literal and segments and segments[0] in _FIRST_SEGMENTS:
         route = _FIRST_SEGMENTS[segments[0]]
+        if segments[0] == _DATASETS and segments[-1] == _REVIEW and not directory:
+            path = segments[2:-1] if segments[1] == _LITERAL else segments[1:-1]
+            return Target(REVIEW_PAGE, "/".join(path), directory, session, {"dataset": "/".join(path)})
         if route is None:
             raise NotFound(f"/{segments[0]} is reserved; a directory of that name is /~/{segments[0]}/.")
         return Target(route, "/".join(segments[1:]), directory, session)
@@ -223,6 +237,8 @@ _OF_DATASET = {
     "export": EXPORT,
     "import": IMPORT,
     "state": VIEWER_STATE,
+    "progress": PROGRESS,
+    "review": REVIEW,
 }
 _OF_LEAF = {"history": HISTORY, "restore": RESTORE}
 
