@@ -125,7 +125,7 @@ async def _searched(
     """The parts of annotations that are named by ids alone, or by what they are; and the ids that are nowhere."""
     service = request.app[PROGRESS]
     seen = _seen_of(asked["ids"]) if "ids" in asked else None
-    where = _where_of(asked.get("where", {}) if seen is None else {})
+    where = _where_of(asked["where"]) if seen is None else {}
     _check_count(len(seen or ()))
     blocks, found = await service.found(target.parts["dataset"])
     ids = None if seen is None else frozenset(seen)
@@ -160,7 +160,7 @@ async def _seen_in(request: web.Request, found: Found, wanted: Wanted, limit: in
 
 
 def _where_of(where: object) -> dict[str, Any]:
-    if not isinstance(where, dict) or set(where) - _FILTERS:
+    if not isinstance(where, dict) or not where or set(where) - _FILTERS:
         raise InvalidInput(f'"where" is an object with some of {", ".join(sorted(_FILTERS))}.')
     wrong = [
         name

@@ -57,7 +57,8 @@ def looking_closely(state: dict[str, Any], marker: str) -> dict[str, Any]:
     layer = {
         "type": "annotation",
         "name": marker,
-        "source": "local://annotations",
+        # Without the dimensions the viewer gives up the whole state.
+        "source": {"url": "local://annotations", "transform": {"outputDimensions": state["dimensions"]}},
         "annotationColor": _MARKER_COLOUR,
         "annotations": [],
     }

@@ -72,7 +72,7 @@ function bar(counts) {
 }
 
 function showSum(progress) {
-  const percent = progress.total ? Math.floor((100 * progress.reviewed) / progress.total) : 0;
+  const percent = progress.total ? Math.floor((1000 * progress.reviewed) / progress.total) / 10 : 0;
   const text =
     `${numbers(progress.reviewed)} of ${numbers(progress.total)} annotations confirmed (${percent} %), ` +
     `${numbers(progress.visited)} looked at.`;
@@ -123,7 +123,7 @@ function showTables(progress) {
   const focused = held.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
   held.replaceChildren(
     countTable("Slice", "slice", progress.slices),
-    countTable("Author", "author", progress.authors, [["confirmed by them", "confirmed_by_them"]]),
+    countTable("Author", "author", progress.authors, [["confirmed by them", "confirmed_by_them"], ["of own", "confirmed_own"]]),
     countTable("Type", "anntype", progress.types),
     countTable("Block", "block", progress.blocks),
   );
