@@ -11,6 +11,7 @@ from annotation_store.model import Item, Items
 from annotation_store.progress.tally import Drawn, Kind, Tally, kind_of, place_of
 from annotation_store.review import geometry_digest, review_of, state_of
 
+_REMEMBERED = 4
 Which = Literal["unreviewed", "reviewed", "all"]
 
 
@@ -56,10 +57,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class After:
-    """Where a list goes on in a leaf: behind the annotation `id`, else at `place` where that is gone."""
+    """Where a list goes on in a leaf: behind the last of these ids that is there, else at its beginning.
 
-    place: int = 0
-    id: str | None = None
+    Several, because the last one may be gone: then something is told twice rather than left out.
+    """
+
+    ids: tuple[str, ...] = ()
+
+    def behind(self, id: str) -> After:
+        """The place behind the annotation that comes next."""
+        return After((*self.ids[1 - _REMEMBERED :], id))
 
 
 def rows_of(
@@ -67,21 +74,22 @@ def rows_of(
 ) -> tuple[list[dict[str, Any]], After | None]:
     """At most `limit` rows of the annotations of a leaf that are meant, in its order, and where more begin, if any."""
     found: list[dict[str, Any]] = []
-    for place, id, item in _from(items, after):
+    for id, item in _from(items, after):
         kind = kind_of(item, drawn.get(id, EXTERNAL))
         if wanted.has(item, kind):
             if len(found) >= limit:
                 return found, after
             found.append(row_of(item, kind))
-            after = After(place + 1, id)
+            after = after.behind(id)
     return found, None
 
 
-def _from(items: Items, after: After) -> Iterator[tuple[int, str, Item]]:
-    listed = list(items.items())
-    start = next((place + 1 for place, (id, _) in enumerate(listed) if id == after.id), after.place)
-    for place in range(start, len(listed)):
-        yield place, *listed[place]
+def _from(items: Items, after: After) -> Iterator[tuple[str, Item]]:
+    last = next((id for id in reversed(after.ids) if id in items), None)
+    listed = iter(items.items())
+    if last is not None:
+        next(id for id, _ in listed if id == last)
+    return listed
 
 
 def row_of(item: Item, kind: Kind) -> dict[str, Any]:

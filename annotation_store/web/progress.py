@@ -31,6 +31,7 @@ from precomputed_server.web.send import Described, send_bytes
 _DATASETS = 64
 _ROWS, _MOST_ROWS = 50, 1000
 _STATES: Mapping[str, Which] = {"unreviewed": "unreviewed", "reviewed": "reviewed", "all": "all"}
+_NO_CURSOR = "?cursor= is the `next` of an earlier answer; leave it out to begin anew."
 _OF_KIND = ("author", "anntype", "type")
 
 
@@ -57,19 +58,19 @@ class Start:
 
     def to_text(self) -> str:
         """The cursor of a URL."""
-        members = [self.block, self.leaf, self.after.place, self.after.id]
+        members = [self.block, self.leaf, *self.after.ids]
         return base64.urlsafe_b64encode(orjson.dumps(members)).decode()
 
     @classmethod
     def from_text(cls, text: str) -> Start:
         """The place that a cursor names; raises InvalidInput."""
         try:
-            block, leaf, place, id = orjson.loads(base64.urlsafe_b64decode(text))
+            block, leaf, *ids = orjson.loads(base64.urlsafe_b64decode(text))
         except (ValueError, TypeError) as error:
-            raise InvalidInput("?cursor= is the `next` of an earlier answer; leave it out to begin anew.") from error
-        if not isinstance(block, str) or not isinstance(leaf, str) or type(place) is not int:
-            raise InvalidInput("?cursor= is the `next` of an earlier answer; leave it out to begin anew.")
-        return cls(block, leaf, After(max(0, place), id if isinstance(id, str) else None))
+            raise InvalidInput(_NO_CURSOR) from error
+        if not all(isinstance(name, str) for name in (block, leaf, *ids)):
+            raise InvalidInput(_NO_CURSOR)
+        return cls(block, leaf, After(tuple(ids)))
 
 
 class ProgressService:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
@@ -45,6 +45,20 @@ class Entry:
     if_match: tuple[str, ...] | None
 
 
+@dataclass(frozen=True)
+class Meant:
+    """What a request means: parts of orders, ids that are nowhere, and leaves that cannot be looked at."""
+
+    parts: list[tuple[Place, Part]]
+    missing: list[str] = field(default_factory=list)
+    unreadable: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything was found."""
+        return not self.missing and not self.unreadable
+
+
 async def post_review(request: web.Request, target: Target) -> web.StreamResponse:
     """Confirm annotations, or withdraw that; 200 when all of them are, else 207 with what became of each block."""
     arrival = Arrival(request, target)
@@ -58,12 +72,13 @@ async def post_review(request: web.Request, target: Target) -> web.StreamRespons
             _, etag = await request.app[PROGRESS].body(target.parts["dataset"])
             check_if_match(request, etag)
         if "annotations" in asked:
-            parts, missing = await _listed(request, target, asked["annotations"], reviewed), list[str]()
+            meant = Meant(await _listed(request, target, asked["annotations"], reviewed))
         else:
-            parts, missing = await _searched(request, target, asked, reviewed)
-        rows = await commit_blocks(service, arrival, parts, body, _row_of)
-    whole = not missing and all(row["status"] == 200 and not _refused(row) for row in rows)
-    return json_answer({"blocks": rows, "missing": missing}, status=200 if whole else 207)
+            meant = await _searched(request, target, asked, reviewed)
+        rows = await commit_blocks(service, arrival, meant.parts, body, _row_of)
+    whole = meant.is_whole and all(row["status"] == 200 and not _refused(row) for row in rows)
+    answer = {"blocks": rows, "missing": meant.missing, "unreadable": meant.unreadable}
+    return json_answer(answer, status=200 if whole else 207)
 
 
 def _refused(row: dict[str, Any]) -> bool:
@@ -119,10 +134,8 @@ def _seen_of(ids: object) -> Seen:
     raise InvalidInput('"ids" is a list of ids, or an object {id: geometry} with what the list of annotations said.')
 
 
-async def _searched(
-    request: web.Request, target: Target, asked: dict[str, Any], reviewed: bool
-) -> tuple[list[tuple[Place, Part]], list[str]]:
-    """The parts of annotations that are named by ids alone, or by what they are; and the ids that are nowhere."""
+async def _searched(request: web.Request, target: Target, asked: dict[str, Any], reviewed: bool) -> Meant:
+    """The annotations that are named by ids alone, or by what they are."""
     service = request.app[PROGRESS]
     seen = _seen_of(asked["ids"]) if "ids" in asked else None
     where = _where_of(asked["where"]) if seen is None else {}
@@ -133,7 +146,8 @@ async def _searched(
     parts: list[tuple[Place, Part]] = []
     names: set[str] = set()
     count = 0
-    for each in chosen(blocks, found, where):
+    leaves = chosen(blocks, found, where)
+    for each in leaves:
         of_leaf = await _seen_in(request, each, wanted, _MOST + 1 - count)
         count += len(of_leaf)
         _check_count(count)
@@ -145,7 +159,12 @@ async def _searched(
                 target.parts["dataset"], blocks.name(each.leaf.block), location, (1.0, 1.0, 1.0), each.leaf.state[-1]
             )
             parts.append((place, reviewing(location.leaf, Review(told, reviewed))))
-    return parts, [id for id in seen or () if id not in names]
+    unreadable = [
+        {"block": blocks.name(each.leaf.block), "leaf": each.leaf.name, "detail": each.detail}
+        for each in leaves
+        if each.tally is None
+    ]
+    return Meant(parts, [id for id in seen or () if id not in names], unreadable)
 
 
 async def _seen_in(request: web.Request, found: Found, wanted: Wanted, limit: int) -> Seen:

@@ -52,17 +52,17 @@ def viewer_state(layers: Sequence[ViewerLayer], layout: str = "4panel") -> dict[
 def looking_closely(state: dict[str, Any], marker: str) -> dict[str, Any]:
     """A state that shows places one by one: a voxel a pixel, with an empty local layer `marker` to mark the place in.
 
-    Whoever opens it sets `position`, and the points of the last layer's `annotations`.
+    Whoever opens it sets `position`, and the points of the first layer's `annotations`.
     """
     layer = {
         "type": "annotation",
         "name": marker,
-        # Without the dimensions the viewer gives up the whole state.
         "source": {"url": "local://annotations", "transform": {"outputDimensions": state["dimensions"]}},
         "annotationColor": _MARKER_COLOUR,
         "annotations": [],
     }
-    return {**state, "crossSectionScale": min(1.0, state["crossSectionScale"]), "layers": [*state["layers"], layer]}
+    # First: behind an image the viewer now and then fails at a local layer, and drops the image (seen with 2.41.2).
+    return {**state, "crossSectionScale": min(1.0, state["crossSectionScale"]), "layers": [layer, *state["layers"]]}
 
 
 def viewer_fragment(state: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -347,6 +348,7 @@ async def test_requests_at_the_same_time_count_once(
 
     def watched(self: survey.Survey, location: Location) -> Any:  # noqa: ANN401
         counted.append(location)
+        time.sleep(0.3)
         return whole(self, location)
 
     monkeypatch.setattr(survey.Survey, "counted", watched)

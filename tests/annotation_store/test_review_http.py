@@ -236,6 +236,15 @@ async def test_ids_are_found_in_whatever_leaf_they_are(connect: Connect, place: 
     assert told["blocks"][0]["edits"][0]["refused"][0]["reason"] == "moved"
 
 
+async def test_a_leaf_that_cannot_be_read_is_told(connect: Connect, place: Place) -> None:
+    client = await connect()
+    await drawn(client, A)
+    place.file("odd").write_text("[{")
+    told = await asked(client, {"reviewed": True, "where": {"block": BLOCK}}, 207)
+    assert [(row["block"], row["leaf"]) for row in told["unreadable"]] == [(BLOCK, "odd")]
+    assert confirmed_ids(place) == [IDS[0]]
+
+
 async def test_blocks_are_named_by_a_voxel_as_everywhere(connect: Connect, place: Place) -> None:
     (place.block.parent / "block_info.csv").write_text("4,4,6\n")
     client = await connect()
@@ -277,6 +286,21 @@ async def test_a_list_goes_on_where_it_ended(connect: Connect) -> None:
         cursor = f"&cursor={part['next']}"
     assert found == [item["id"] for item in items]
     assert parts == 4
+
+
+async def test_a_list_goes_on_behind_what_is_gone_or_new(connect: Connect) -> None:
+    client = await connect()
+    items = some(6)
+    await drawn(client, *items)
+    first = await (await client.get(f"{REVIEW}?limit=3&state=all")).json()
+    await client.delete(f"{FIBERS}?id={items[0]['id']}")
+    await drawn(client, some(9)[8])
+    second = await (await client.get(f"{REVIEW}?limit=9&state=all&cursor={first['next']}")).json()
+    found = [row["id"] for part in (first, second) for row in part["annotations"]]
+    assert found == [item["id"] for item in (*items, some(9)[8])]
+    await client.delete(f"{FIBERS}?id={items[2]['id']}")  # where the list went on: nothing is left out
+    third = await (await client.get(f"{REVIEW}?limit=9&state=all&cursor={first['next']}")).json()
+    assert {item["id"] for item in items[4:]} <= {row["id"] for row in third["annotations"]}
 
 
 async def test_a_list_keeps_what_was_confirmed_since(connect: Connect) -> None:
@@ -362,7 +386,7 @@ async def test_more_than_a_request_may_confirm(connect: Connect, place: Place) -
 
 
 @pytest.mark.parametrize(
-    "query", ["state=some", "limit=0", "limit=x", "cursor=x", "cursor=W10=", "slice=1.5", "since=x"]
+    "query", ["state=some", "limit=0", "limit=x", "cursor=x", "cursor=W10=", "cursor=WzEsMl0=", "slice=1.5", "since=x"]
 )
 async def test_a_list_that_cannot_be_meant_is_refused(connect: Connect, query: str) -> None:
     client = await connect()

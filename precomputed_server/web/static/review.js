@@ -177,7 +177,7 @@ function viewerLink(item) {
       ? { ...layer, source: (scheme + home + layer.source.slice(scheme.length)).replace(/\/$/, "") }
       : { ...layer },
   );
-  layers.at(-1).annotations = [{ type: "point", id: item.id, point: item.position, description: item.description }];
+  layers[0].annotations = [{ type: "point", id: item.id, point: item.position, description: item.description }];
   const state = { ...viewerState, layers, position: item.position };
   return new URL(page.dataset.viewer, location.href).href + "#!" + encodeURIComponent(JSON.stringify(state));
 }
