@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import stat
 import threading
@@ -105,11 +106,21 @@ class Survey:
 
     def counted(self, location: Location) -> tuple[Tally, str]:
         """The tally of a leaf as readers are answered it, and its entity tag; raises Unreadable, NotFound, OSError."""
-        items, etag = self._items(location)
-        return tally_of(items, self._drawn_of(location)), etag
+        with _without_collection():
+            return self._tallied(location)
 
     def rows(self, location: Location, wanted: Wanted, after: After, limit: int) -> tuple[Rows, After | None]:
         """Rows of a leaf as `rows_of` gives them; raises Unreadable, NotFound, OSError."""
+        with _without_collection():
+            return self._rows(location, wanted, after, limit)
+
+    # What is parsed is gone before collection goes on: each of these has it in a frame of its own.
+
+    def _tallied(self, location: Location) -> tuple[Tally, str]:
+        items, etag = self._items(location)
+        return tally_of(items, self._drawn_of(location)), etag
+
+    def _rows(self, location: Location, wanted: Wanted, after: After, limit: int) -> tuple[Rows, After | None]:
         items, _ = self._items(location)
         return rows_of(items, self._drawn_of(location), wanted, after, limit)
 
@@ -171,6 +182,19 @@ class Survey:
             yield history
         finally:
             os.close(history)
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Parse without looking for cycles, which JSON has none of: with millions of lists that takes most of the time."""
+    if not gc.isenabled():  # another thread is at it, and will enable it
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 _surveys: WeakKeyDictionary[AnnotationReader, Survey] = WeakKeyDictionary()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from annotation_store.history.records import EXTERNAL
 from annotation_store.model import GEOMETRY, Item, Items
-from annotation_store.review import is_visited, review_of, state_of
+from annotation_store.review import REVIEW, is_confirmed, is_visited, review_of
 
 Drawn = Mapping[str, str | None]
 """Who drew each annotation of a leaf, by id: None where nobody knows any longer."""
@@ -88,7 +88,7 @@ def tally_of(items: Items, drawn: Drawn) -> Tally:
         row = counts.setdefault(kind, [0, 0, 0])
         row[0] += 1
         row[2] += is_visited(item)
-        if state_of(item) == "reviewed":
+        if REVIEW in item and is_confirmed(item):
             row[1] += 1
             review = review_of(item) or {}
             confirmed[review["author"], kind.author] += 1
@@ -111,9 +111,10 @@ def place_of(item: Item) -> tuple[float, float, float] | None:
     place = item.get(fields[0]) if fields else None
     if fields == ("points",):
         place = place[0] if isinstance(place, list) and place else None
-    if not isinstance(place, list) or len(place) != 3 or not all(map(_is_length, place)):
+    if not isinstance(place, list) or len(place) != 3:
         return None
-    return place[0], place[1], place[2]
+    x, y, z = place
+    return (x, y, z) if _is_length(x) and _is_length(y) and _is_length(z) else None
 
 
 def slice_of(item: Item) -> int | None:
@@ -205,4 +206,4 @@ def _text(value: object) -> str | None:
 
 
 def _is_length(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
+    return (type(value) is float or type(value) is int) and -_LARGEST < value < _LARGEST
