@@ -114,13 +114,12 @@ def _chosen(dataset: Path, chosen: dict[str, Any], *, withdraw: bool) -> Choice:
     ids = frozenset(chosen["ids"]) or None
     names = {"slice": "slice_number", "author": "author", "anntype": "anntype", "type": "shape"}
     kind = frozenset((name, chosen[option]) for name, option in names.items() if chosen[option] is not None)
-    wanted = Wanted(kind, "all" if withdraw or ids else "unreviewed", None, ids)
+    wanted = Wanted(kind, "decided" if withdraw else "all" if ids else "unreviewed", None, ids)
     choice = []
     for leaf in leaves:
         if chosen["block"] in (None, leaf.block) and chosen["leaf"] in (None, leaf.name, f"{leaf.name}.json"):
             rows = _rows(survey, leaf, wanted)
-            meant = [row for row in rows if row["review"] is not None or not withdraw]
-            choice += [(leaf, meant)] if meant else []
+            choice += [(leaf, rows)] if rows else []
     missing = sorted((ids or frozenset()) - {row["id"] for _, rows in choice for row in rows})
     if missing and not withdraw:
         raise NotFound(f"There is no annotation with the id {missing[0]!r} there; nothing was confirmed.")

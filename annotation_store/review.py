@@ -39,21 +39,25 @@ class Review:
     seen: Mapping[str, str | None]
     reviewed: bool
 
-    def edits(self, stored: Items, author: str, time: datetime) -> tuple[list[Edit], dict[str, Refusal]]:
-        """A change for each annotation that is not so already, and the ids of those that are refused."""
-        edits: list[Edit] = []
+    def edits(self, stored: Items, author: str, time: datetime) -> list[Edit]:
+        """A change for each annotation that is not so already and is not refused."""
+        refused = self.refused(stored)
+        edits = []
+        for id in self.seen:
+            if id not in refused:
+                after = confirmed(stored[id], author, time) if self.reviewed else withdrawn(stored[id])
+                edits += [] if after is stored[id] else [Edit("change", id, after)]
+        return edits
+
+    def refused(self, stored: Items) -> dict[str, Refusal]:
+        """The annotations that cannot be confirmed, and why."""
         refused: dict[str, Refusal] = {}
         for id, seen in self.seen.items():
-            item = stored.get(id)
-            if item is None:
+            if id not in stored:
                 refused[id] = "missing"
-            elif self.reviewed and seen is not None and seen != geometry_digest(item):
+            elif self.reviewed and seen is not None and seen != geometry_digest(stored[id]):
                 refused[id] = "moved"
-            else:
-                after = confirmed(item, author, time) if self.reviewed else withdrawn(item)
-                if after is not item:
-                    edits.append(Edit("change", id, after))
-        return edits, refused
+        return refused
 
 
 def state_of(item: Item) -> State:

@@ -124,7 +124,9 @@ class Group:
             version = made[-1][1] if made else newest
             said: Said = "parked" if done.parked else "applied" if made else "unchanged"
             id = made[0][3] if part.kind == "add" and made else part.id
-            outcomes.append(Outcome(part.leaf, len(made), version, None, said, done.parked, id))
+            wish = part.wish() if part.kind == "review" else None  # what it refused is not in the log
+            refused = wish.refused(self._at_work(part.leaf).items) if isinstance(wish, Review) else None
+            outcomes.append(Outcome(part.leaf, len(made), version, None, said, done.parked, id, refused))
         return outcomes
 
     def _all_or_nothing(self, order: Order) -> list[Outcome]:
@@ -242,7 +244,8 @@ class Group:
         return outcome
 
     def _review(self, part: Part, wish: Review, head: Head, working: Working) -> Outcome:
-        edits, refused = wish.edits(working.items, head.author, read_instant(head.time))
+        refused = wish.refused(working.items)
+        edits = wish.edits(working.items, head.author, read_instant(head.time))
         return replace(self._edit(part, head, working, edits), id=None, refused=refused)
 
     def _restored(self, part: Part, wish: Restore) -> RestoreTo:

@@ -12,7 +12,8 @@ from annotation_store.progress.tally import Drawn, Kind, Tally, kind_of, place_o
 from annotation_store.review import geometry_digest, review_of, state_of
 
 _REMEMBERED = 4
-Which = Literal["unreviewed", "reviewed", "all"]
+Which = Literal["unreviewed", "reviewed", "decided", "all"]
+"""Not confirmed, confirmed, confirmed whether or not it was moved since, and all of them."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class Wanted:
         return all(getattr(kind, name) == value for name, value in self.kind)
 
     def count(self, tally: Tally) -> int:
-        """How many annotations of a leaf are meant, without those that `since` adds and whatever ids they have."""
+        """How many annotations of a leaf are meant, at most for `decided`, whatever `since` adds and ids they have."""
         found = [counts for kind, counts in tally.counts.items() if self.has_kind(kind)]
         total, reviewed = sum(each.total for each in found), sum(each.reviewed for each in found)
-        return {"all": total, "reviewed": reviewed, "unreviewed": total - reviewed}[self.which]
+        return {"reviewed": reviewed, "unreviewed": total - reviewed}.get(self.which, total)
 
     def may_be_in(self, tally: Tally) -> bool:
         """Whether there is one to be found in a leaf."""
@@ -48,6 +49,8 @@ class Wanted:
         return self.which == "all" or self._has_state(item)
 
     def _has_state(self, item: Item) -> bool:
+        if self.which == "decided":
+            return review_of(item) is not None
         is_reviewed = state_of(item) == "reviewed"
         if self.which == "reviewed" or not is_reviewed:
             return is_reviewed == (self.which == "reviewed")

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from annotation_store.model import check_id, parse_object
 from annotation_store.orders import Outcome, Part, reviewing
-from annotation_store.progress.listing import After, Wanted
+from annotation_store.progress.listing import After, Wanted, Which
 from annotation_store.review import Refusal, Review
 from annotation_store.web.body import body_of
 from annotation_store.web.edits import commit_blocks
@@ -142,7 +142,8 @@ async def _searched(request: web.Request, target: Target, asked: dict[str, Any],
     _check_count(len(seen or ()))
     blocks, found = await service.found(target.parts["dataset"])
     ids = None if seen is None else frozenset(seen)
-    wanted = Wanted(kind_of_query(where), "unreviewed" if reviewed and seen is None else "all", None, ids)
+    which: Which = "all" if seen is not None else "unreviewed" if reviewed else "decided"
+    wanted = Wanted(kind_of_query(where), which, None, ids)
     parts: list[tuple[Place, Part]] = []
     names: set[str] = set()
     count = 0

@@ -326,6 +326,26 @@ async def test_a_request_that_is_sent_again_is_answered_as_the_first_time(connec
     assert confirmed_ids(place) == []
 
 
+async def test_what_was_refused_is_told_again(connect: Connect, place: Place) -> None:
+    client = await connect()
+    await drawn(client, A)
+    key = {"Idempotency-Key": "once"}
+    body = {"reviewed": True, "annotations": [entry(*IDS[:2])]}
+    first = await asked(client, body, 207, headers=key)
+    again = await asked(client, body, 207, headers=key)
+    assert first["blocks"][0]["edits"][0]["refused"] == again["blocks"][0]["edits"][0]["refused"] != []
+
+
+async def test_withdrawing_by_what_they_are_takes_what_was_moved_as_well(connect: Connect, place: Place) -> None:
+    client = await connect()
+    await drawn(client, A, B, C)
+    await confirm(client, *IDS[:2])
+    await client.patch(f"{FIBERS}?id={IDS[0]}", json={**place.stored()[IDS[0]], "point": [4, 4, 4]})
+    told = await asked(client, {"reviewed": False, "where": {"leaf": "fibers"}})
+    assert told["blocks"][0]["edits"][0]["changed"] == 2
+    assert not any("review" in item for item in place.stored().values())
+
+
 async def test_what_cannot_be_written_is_told_of_its_block(
     connect: Connect, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
