@@ -77,6 +77,16 @@ def test_confirming_and_withdrawing(run: Run, editor: Editor, place: Place) -> N
     check_log(place)
 
 
+def test_confirming_is_no_editing(run: Run, editor: Editor) -> None:
+    editor.save([A, B], author="alice")
+    editor.put(B | {"anntype": "glia"}, author="bob")
+    run("review", "--reviewer", "carol", "--all")
+    assert [line.split()[-2] for line in run("blame")] == ["alice", "bob"]
+    run("review", "--reviewer", "dave", "--all", "--withdraw")
+    assert [line.split()[-2] for line in run("blame")] == ["alice", "bob"]
+    assert [line.split()[4] for line in run("history", "--limit", "9")].count("carol") == 2
+
+
 def test_what_cannot_be_meant(run: Run, editor: Editor, place: Place) -> None:
     editor.save([A])
     with pytest.raises(InvalidInput, match="Say which"):
