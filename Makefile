@@ -26,11 +26,12 @@ test-fast: $(VENV)/test-installed ## The same without outside programs, for the 
 nightly: $(VENV)/test-installed components ## All tests, those with big numbers included
 	$(BIN)/pytest
 
-bench: $(VENV)/test-installed components ## Serving against nginx, edits against sqlite3, collections against orjson, exports against JSON, conversion against cp, as ratios
+bench: $(VENV)/test-installed components ## Serving, edits, exports, collections, progress and conversion as ratios to a peer
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.edits
 	$(BIN)/python -m benchmarks.exchange
 	$(BIN)/python -m benchmarks.views
+	$(BIN)/python -m benchmarks.progress
 	$(BIN)/python -m benchmarks.convert
 
 clean: ## Remove the environment, caches and builds (not demo/)

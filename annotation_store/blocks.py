@@ -136,6 +136,13 @@ class Blocks:
         match = _VOXEL.fullmatch(directory)
         return None if match is None else (int(match[1]), int(match[2]), int(match[3]))
 
+    def name(self, directory: str) -> str:
+        """The name in a URL that means this directory: where blocks have a size, a voxel of it for `x1y0z2`."""
+        if self.size is None or _VOXEL.fullmatch(directory) is None:
+            return directory
+        start = self.box(directory).start
+        return f"x{start[0]}y{start[1]}z{start[2]}"
+
     def box(self, directory: str) -> Box:
         """The voxels of a block's directory, clipped to the volume; the whole volume where its name says nothing."""
         index = self.index(directory)

@@ -18,6 +18,7 @@ from annotation_store.blocks import BlockOf
 from annotation_store.cli_exchange import export, link
 from annotation_store.cli_import import import_file
 from annotation_store.cli_parked import become_owner, parked
+from annotation_store.cli_review import progress, review
 from annotation_store.events.following import follow, moment_of
 from annotation_store.events.past import Past
 from annotation_store.history.instants import read_instant
@@ -93,7 +94,7 @@ def annotation_commands() -> None:
     """
 
 
-for _command in (parked, export, import_file, link):
+for _command in (parked, export, import_file, link, progress, review):
     annotation_commands.add_command(_command)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -35,6 +36,7 @@ _LONGEST_ID = 200
 _STORED_DEPTH = 200
 """How deep a stored item may be nested: past 250 levels orjson reads, but does not write."""
 
+_SHALLOW, _NESTED = 3, {list, dict}
 _LONG_RUN = b"0" * 19
 _ONLY_DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
 _INTEGERS = range(-(2**63), 2**64)
@@ -233,6 +235,8 @@ _OPTIONAL: Mapping[str, Callable[[object, str], None]] = {
 
 def check_depth(item: Item, name: str, deepest: int = MAXIMUM_DEPTH) -> None:
     """Raise InvalidAnnotation for what could be read but not be written again."""
+    if deepest >= _SHALLOW and all(map(_is_shallow, item.values())):
+        return
     level: list[Any] = [item]
     for _ in range(deepest):
         level = [
@@ -244,6 +248,14 @@ def check_depth(item: Item, name: str, deepest: int = MAXIMUM_DEPTH) -> None:
         if not level:
             return
     raise InvalidAnnotation(f"{name} is nested deeper than {deepest} levels.")
+
+
+def _is_shallow(value: Any) -> bool:  # noqa: ANN401  # any JSON value
+    """Whether a field holds no more than lists of lists of plain values, as coordinates do; seen at the speed of C."""
+    if type(value) is not list:
+        return type(value) is not dict
+    kinds = set(map(type, value))
+    return not kinds & _NESTED or (kinds == {list} and not set(map(type, chain.from_iterable(value))) & _NESTED)
 
 
 def _is_number(value: object) -> bool:

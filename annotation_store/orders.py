@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import orjson
+
 from annotation_store.blocks import Location
 from annotation_store.edits import AddOne, Change, ChangeFields, DeleteOne, EditSeveral, PutOne, ReplaceAll
 from annotation_store.model import Items, check_depth, check_item, parse_item, parse_items, parse_object
+from annotation_store.review import Refusal, Review
 from precomputed_server import errors
 from precomputed_server.errors import Busy, InvalidInput, PrecomputedError, PreconditionFailed
 
-Kind = Literal["put", "patch", "merge", "add", "delete", "restore", "apply", "discard", "several"]
+Kind = Literal["put", "patch", "merge", "add", "delete", "restore", "apply", "discard", "several", "review"]
 
 EdgesNm = tuple[float, float, float]
 
@@ -45,7 +48,7 @@ class Resolve:
     how: Literal["applied", "discarded"]
 
 
-Wish = Change | Save | Restore | Resolve
+Wish = Change | Save | Restore | Resolve | Review
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ class Outcome:
     """How a part ended.
 
     `etag` is None where a later edit was committed with it or where the file says something else than the body;
-    `parked` is the id under which removals were kept instead of being applied.
+    `parked` is the id under which removals were kept instead of being applied; `refused` are annotations that were not
+    confirmed.
     """
 
     leaf: str
@@ -121,6 +125,7 @@ class Outcome:
     said: Said = "applied"
     parked: str | None = None
     id: str | None = None
+    refused: Mapping[str, Refusal] | None = None
 
 
 Answer = list[Outcome] | PrecomputedError
@@ -156,6 +161,10 @@ def _several(part: Part) -> Wish:
     return EditSeveral(added, changed, tuple(members["delete"]))
 
 
+def _review(part: Part) -> Wish:
+    return Review(**parse_object(part.body))
+
+
 def _id_of(part: Part) -> str:
     if part.id is None:
         raise InvalidInput("Name the annotation: ?id=….")
@@ -172,7 +181,13 @@ _WISHES: Mapping[Kind, Callable[[Part], Wish]] = {
     "restore": lambda part: Restore(part.version, part.at, part.id),
     "apply": lambda part: Resolve(_id_of(part), "applied"),
     "discard": lambda part: Resolve(_id_of(part), "discarded"),
+    "review": _review,
 }
+
+
+def reviewing(leaf: str, review: Review, if_match: tuple[str, ...] | None = None) -> Part:
+    """The part that confirms annotations of a leaf, or withdraws that."""
+    return Part(leaf, "review", None, if_match, body=orjson.dumps({"seen": review.seen, "reviewed": review.reviewed}))
 
 
 def order_to_json(order: Order) -> tuple[dict[str, Any], list[bytes]]:

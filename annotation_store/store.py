@@ -19,6 +19,7 @@ from annotation_store.committing.memory import Memory
 from annotation_store.orders import Answer, Order, Outcome, Resolve, Restore, Save
 from annotation_store.pages.journal import Journal
 from annotation_store.reader import AnnotationReader
+from annotation_store.review import Review
 from precomputed_server.errors import Busy, NotFound, PrecomputedError
 from precomputed_server.files import Tree, typed
 from precomputed_server.format.geometry import Vector
@@ -144,6 +145,8 @@ def _of_nothing(order: Order) -> Answer | None:
             if part.if_match is not None:
                 check_version(part.if_match, None)
             wish = part.wish()
+            if isinstance(wish, Review):
+                raise NotFound("There are no annotations in this file yet.")
             if isinstance(wish, (Restore, Resolve)):
                 raise NotFound("This annotation file has never been edited: there is no earlier version of it.")
             if wish.items if isinstance(wish, Save) else wish.edits({}):

@@ -29,6 +29,7 @@ _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH, _RESOLVE_CACHED = 0x02, 0x08, 0x20
 _ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _RACES = 100
+_FILES = {stat.S_IFREG, stat.S_IFLNK}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL}
@@ -133,6 +134,23 @@ class Tree:
             return [entry for name in names if (entry := self._entry(path, name)) is not None]
         finally:
             os.close(directory)
+
+    def states(self, path: str) -> dict[str, os.stat_result]:
+        """The files and symbolic links of a directory by name, links not followed, without names that begin with a dot.
+
+        Much cheaper than `listing` where only those are looked at that have changed.
+        """
+        directory = self.open_directory(path)
+        try:
+            with os.scandir(directory) as entries:
+                named = ((entry.name, entry) for entry in entries if not entry.name.startswith("."))
+                found = {}
+                for name, entry in named:
+                    with contextlib.suppress(FileNotFoundError):  # gone since
+                        found[name] = entry.stat(follow_symlinks=False)
+        finally:
+            os.close(directory)
+        return {name: found[name] for name in sorted(found) if stat.S_IFMT(found[name].st_mode) in _FILES}
 
     def real_path(self, path: str) -> str:
         """Where an existing file lies beneath the root once symbolic links are followed; raises OSError."""

@@ -90,6 +90,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("large_waiting", 4, "How many files of over 1 MiB one worker may have checked at a time, else 503."),
     Setting("annotation_memory", 64 * MEBIBYTE, "Bytes of annotation files that the writing process keeps parsed."),
     Setting("view_memory", 128 * MEBIBYTE, "Bytes of annotations that each worker keeps ready for Neuroglancer."),
+    Setting("progress_memory", 32 * MEBIBYTE, "Bytes that each worker keeps of counted annotations and who drew them."),
     Setting("history_days", 90, "Days for which every version of the annotations can be had back."),
     Setting("kept_saves", 1024 * MEBIBYTE, "Bytes of refused saves that are kept for their authors.", minimum=0),
     Setting(
@@ -127,6 +128,7 @@ class Settings:
     large_waiting: int
     annotation_memory: int
     view_memory: int
+    progress_memory: int
     history_days: int
     kept_saves: int
     state: Path

@@ -33,6 +33,7 @@ from annotation_store.orders import Answer, Order, Outcome, Part, Resolve, Resto
 from annotation_store.pages.candidates import Pages
 from annotation_store.pages.journal import Journal
 from annotation_store.pages.origins import Holding
+from annotation_store.review import Review
 from precomputed_server.errors import KeyReused, NotFound, PrecomputedError, PreconditionFailed
 
 ANY_VERSION = "*"
@@ -123,7 +124,9 @@ class Group:
             version = made[-1][1] if made else newest
             said: Said = "parked" if done.parked else "applied" if made else "unchanged"
             id = made[0][3] if part.kind == "add" and made else part.id
-            outcomes.append(Outcome(part.leaf, len(made), version, None, said, done.parked, id))
+            wish = part.wish() if part.kind == "review" else None  # what it refused is not in the log
+            refused = wish.refused(self._at_work(part.leaf).items) if isinstance(wish, Review) else None
+            outcomes.append(Outcome(part.leaf, len(made), version, None, said, done.parked, id, refused))
         return outcomes
 
     def _all_or_nothing(self, order: Order) -> list[Outcome]:
@@ -144,23 +147,27 @@ class Group:
             working = self._at_work(part.leaf)
             if part.if_match is not None:
                 check_version(part.if_match, working.etag())
-            wish = part.wish()
-            if isinstance(wish, Save):
-                outcome = self._save(order, part, wish, head, working)
-            elif isinstance(wish, Resolve):
-                outcome = self._resolve(part, wish, head, working)
-            else:
-                change = self._restored(part, wish) if isinstance(wish, Restore) else wish
-                outcome = self._edit(part, head, working, change.edits(working.items))
-                if isinstance(change, RestoreTo) and outcome.edits:
-                    self._reorder(change, head, working, outcome)
-                if outcome.edits and outcome.id is not None:
-                    self._set.append((working, order.arrived, {outcome.id: _WHOLE}))
-            outcomes.append(outcome)
+            outcomes.append(self._part(order, part, head, working))
         if order.key is not None and not any(outcome.edits or outcome.parked for outcome in outcomes):
             # Later on this request would mean something else: that it was made has to be known.
             self._records.append(NoteRecord(order.parts[0].leaf, outcomes[0].version, head))
         return outcomes
+
+    def _part(self, order: Order, part: Part, head: Head, working: Working) -> Outcome:
+        wish = part.wish()
+        if isinstance(wish, Save):
+            return self._save(order, part, wish, head, working)
+        if isinstance(wish, Resolve):
+            return self._resolve(part, wish, head, working)
+        if isinstance(wish, Review):
+            return self._review(part, wish, head, working)
+        change = self._restored(part, wish) if isinstance(wish, Restore) else wish
+        outcome = self._edit(part, head, working, change.edits(working.items))
+        if isinstance(change, RestoreTo) and outcome.edits:
+            self._reorder(change, head, working, outcome)
+        if outcome.edits and outcome.id is not None:
+            self._set.append((working, order.arrived, {outcome.id: _WHOLE}))
+        return outcome
 
     def _edit(self, part: Part, head: Head, working: Working, edits: Sequence[Edit]) -> Outcome:
         if not edits:
@@ -235,6 +242,11 @@ class Group:
         outcome = self._edit(part, head, working, removed if wish.how == "applied" else [])
         self._records.append(ResolvedRecord(part.leaf, working.version, head, wish.parked, wish.how))
         return outcome
+
+    def _review(self, part: Part, wish: Review, head: Head, working: Working) -> Outcome:
+        refused = wish.refused(working.items)
+        edits = wish.edits(working.items, head.author, read_instant(head.time))
+        return replace(self._edit(part, head, working, edits), id=None, refused=refused)
 
     def _restored(self, part: Part, wish: Restore) -> RestoreTo:
         """The restoration of a version; version 0 is what was before the first: nothing."""

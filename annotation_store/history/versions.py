@@ -16,6 +16,7 @@ from annotation_store.history.scan import MAKES_VERSION, Held, Scan, folded, lin
 from annotation_store.history.scan import Version as Version
 from annotation_store.history.segments import Segment, newest_first
 from annotation_store.model import Items
+from annotation_store.review import is_only_review
 from precomputed_server.errors import Gone, NotFound, PrecomputedError
 
 _HELD_S = 90_000.0
@@ -144,14 +145,17 @@ class Versions:
         return kept | differing
 
     def blame(self, leaf: str) -> dict[str, Entry]:
-        """The last change of each annotation that the leaf holds now, where it is still kept."""
+        """The last change of each annotation that the leaf holds now, where it is still kept.
+
+        That somebody has confirmed it is no change of what was drawn.
+        """
         current: Items | None = None
         found: dict[str, Entry] = {}
         for segment in newest_first(self._history):
             last: dict[str, Entry] = {}
             replay = Replay()
             for entry in self._entries(segment, leaf, replay):
-                if entry.operation != PARKED:
+                if entry.operation != PARKED and not is_only_review(entry.before, entry.after):
                     last[entry.id] = entry
             if current is None and last:
                 current = replay.items

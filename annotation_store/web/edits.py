@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
@@ -23,7 +24,7 @@ _MOST, _LONGEST = 10_000, 4 << 20
 _KINDS: dict[str, Kind] = {"put": "patch", "change": "merge", "add": "add", "delete": "delete"}
 _MEMBERS = {"block", "leaf", "operation", "id", "annotation", "if_match"}
 
-Blocks = dict[str, list[tuple[Place, Part]]]
+Parts = list[tuple[Place, Part]]
 
 
 async def post_edits(request: web.Request, target: Target) -> web.StreamResponse:
@@ -32,22 +33,34 @@ async def post_edits(request: web.Request, target: Target) -> web.StreamResponse
     service = request.app[STORE]
     async with body_of(request, service.settings, service.bodies, _LONGEST) as body:
         edits = await service.call(_edits_of, body)
-    blocks = await _by_block(service, target, edits)
-    rows = await asyncio.gather(*(_commit(service, arrival, parts, body) for parts in blocks.values()))
+    parts = [await _placed(service, target, edit) for edit in edits]
+    rows = await commit_blocks(service, arrival, parts, body, _edit_row)
     whole = all(row["status"] == 200 for row in rows)
     return json_answer({"blocks": rows}, status=200 if whole else 207)
 
 
-async def _by_block(service: AnnotationService, target: Target, edits: list[tuple[str, str, Part]]) -> Blocks:
-    blocks: Blocks = {}
-    for block, leaf, part in edits:
-        place = await service.place(target.of_leaf(block, leaf))
-        blocks.setdefault(place.location.directory, []).append((place, part.of(place.location.leaf)))
-    return blocks
+async def _placed(service: AnnotationService, target: Target, edit: tuple[str, str, Part]) -> tuple[Place, Part]:
+    block, leaf, part = edit
+    place = await service.place(target.of_leaf(block, leaf))
+    return place, part.of(place.location.leaf)
+
+
+async def commit_blocks(
+    service: AnnotationService,
+    arrival: Arrival,
+    parts: Iterable[tuple[Place, Part]],
+    body: bytes,
+    row_of: Callable[[Outcome], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Carry out the parts of each block as one order; a row for each, `row_of` says what it tells of a part."""
+    blocks: dict[str, Parts] = {}
+    for place, part in parts:
+        blocks.setdefault(place.location.directory, []).append((place, part))
+    return await asyncio.gather(*(_commit(service, arrival, found, body, row_of) for found in blocks.values()))
 
 
 async def _commit(
-    service: AnnotationService, arrival: Arrival, parts: list[tuple[Place, Part]], body: bytes
+    service: AnnotationService, arrival: Arrival, parts: Parts, body: bytes, row_of: Callable[[Outcome], dict[str, Any]]
 ) -> dict[str, Any]:
     """Carry out the edits of one block."""
     place = parts[0][0]
@@ -57,7 +70,7 @@ async def _commit(
         outcomes = await service.commit(order, max(place.size for place, _ in parts))
     except PrecomputedError as error:
         return row | {"status": status_of(error), "detail": str(error)}
-    return row | {"edits": [_edit_row(outcome) for outcome in outcomes]}
+    return row | {"edits": [row_of(outcome) for outcome in outcomes]}
 
 
 def _edit_row(outcome: Outcome) -> dict[str, Any]:

@@ -115,3 +115,8 @@ def count_large(location: Location) -> int:
 def lines_large(location: Location) -> list[bytes]:
     """The annotations of a leaf, each as JSON, parsed in the process for large files."""
     return parsed_lines(_store.check(location).data)
+
+
+def with_store(function: Callable[..., Result], *given: object) -> Result:
+    """Call a module-level `function` with the store of the process for large files, and what else is given."""
+    return function(_store, *given)

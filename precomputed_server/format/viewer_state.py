@@ -16,6 +16,7 @@ from precomputed_server.format.info import VolumeInfo
 _PANEL_PIXELS = (600, 340, 340)
 """What one of four panels has on a small screen: x lies across it, y and z down; the whole extent is fitted into it."""
 
+_MARKER_COLOUR = "#ffff00"
 COLOURS = ("#00a0ff", "#ff4dd8", "#ffd23f", "#3fd96b", "#ff5a3c", "#b18cff")
 
 
@@ -59,6 +60,22 @@ def viewer_state(
         "selectedLayer": {"layer": layers[0].name, "visible": False},
         "layout": layout,
     }
+
+
+def looking_closely(state: dict[str, Any], marker: str) -> dict[str, Any]:
+    """A state that shows places one by one: a voxel a pixel, with an empty local layer `marker` to mark the place in.
+
+    Whoever opens it sets `position`, and the points of the first layer's `annotations`.
+    """
+    layer = {
+        "type": "annotation",
+        "name": marker,
+        "source": {"url": "local://annotations", "transform": {"outputDimensions": state["dimensions"]}},
+        "annotationColor": _MARKER_COLOUR,
+        "annotations": [],
+    }
+    # First: behind an image the viewer now and then fails at a local layer, and drops the image (seen with 2.41.2).
+    return {**state, "crossSectionScale": min(1.0, state["crossSectionScale"]), "layers": [layer, *state["layers"]]}
 
 
 def viewer_fragment(state: dict[str, Any]) -> str:

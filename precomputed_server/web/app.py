@@ -9,7 +9,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from annotation_store.web import collections, edits, events, exchange, leaf, parked, versions, viewer_link
+from annotation_store.web import (
+    collections,
+    edits,
+    events,
+    exchange,
+    leaf,
+    parked,
+    progress,
+    review,
+    review_page,
+    versions,
+    viewer_link,
+)
 from annotation_store.web.collections import COLLECTION_SERVICE, CollectionService
 from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
@@ -36,7 +48,10 @@ from precomputed_server.web.routes import (
     PARKED,
     PARKED_END,
     PARKED_SAVE,
+    PROGRESS,
     RESTORE,
+    REVIEW,
+    REVIEW_PAGE,
     SAVES,
     STATIC,
     TREE,
@@ -85,6 +100,9 @@ READERS: Mapping[Route, TargetHandler] = {
     COLLECTION: collections.get_collection,
     EXPORT: exchange.get_export,
     VIEWER_STATE: exchange.get_state,
+    PROGRESS: progress.get_progress,
+    REVIEW: progress.get_review,
+    REVIEW_PAGE: review_page.get_review_page,
     CHUNK: tiles.get_chunk,
     TREE: tiles.get_file,
 }
@@ -97,6 +115,7 @@ WRITERS: Mapping[tuple[Route, str], TargetHandler] = {
     (EDITS, "POST"): edits.post_edits,
     (IMPORT, "POST"): exchange.post_import,
     (PARKED_END, "POST"): parked.post_parked,
+    (REVIEW, "POST"): review.post_review,
 }
 
 
@@ -184,6 +203,7 @@ def create_app(settings: Settings, *, writer_apart: bool = False) -> web.Applica
     app[STATE] = state
     app[STORE] = AnnotationService(settings, state.tree, state.volumes, remote=writer_apart)
     app[COLLECTION_SERVICE] = CollectionService(settings, app[STORE])
+    app[progress.PROGRESS] = progress.ProgressService(settings, app[STORE])
     app.router.add_route("*", r"/{path:[\s\S]*}", dispatch)
     app.on_startup.append(_probe_mount)
     app.on_response_prepare.append(_add_common_headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ class DatasetCard:
     editor: str
     source: str
     annotating: str
+    review: str
     size: str
     voxel_size: str
     kind: str
@@ -87,6 +89,11 @@ def way_home(request: web.Request) -> str:
     return "../" * depth or "./"
 
 
+async def page_of(request: web.Request, template: str, **values: object) -> web.StreamResponse:
+    """The page that a template makes of values."""
+    return _page(await request.app[STATE].page(functools.partial(_rendered, template, **values)))
+
+
 def _listing(path: str, home: str, entries: Sequence[Entry]) -> str:
     return _rendered(
         "listing.html",
@@ -112,6 +119,7 @@ def _card(dataset: Dataset, origin: str) -> DatasetCard:
         editor=f"{VIEWER_PATH}#!{state}",
         source=f"precomputed://{source}",
         annotating=f"precomputed://{origin}/~NAME.voxel/{path}".rstrip("/"),
+        review=f"datasets/{path}/review" if path else "datasets/review",
         size=" × ".join(str(length) for length in finest.size),
         voxel_size=" × ".join(length_text(edge) for edge in finest.resolution_nm),
         kind=f"{info.volume_type}, {info.data_type}{channels}",

@@ -92,6 +92,13 @@ COLLECTION = Route(
     READ,
     "A file of a collection, made of the newest annotations.",
 )
+PROGRESS = Route(
+    "progress", "/{dataset}/annotations/progress", READ, "How many annotations are drawn, looked at and confirmed."
+)
+REVIEW = Route(
+    "review", "/{dataset}/annotations/review", (*READ, *ACT), "What is left to review; confirm it, or withdraw that."
+)
+REVIEW_PAGE = Route("review page", "/datasets/{dataset}/review", READ, "The page on which people review annotations.")
 CHUNK = Route(
     "chunk",
     "/{dataset}/{x}_{y}_{z}/{leaf}[.tiff]",
@@ -124,10 +131,14 @@ ROUTES = (
     ID64,
     COLLECTIONS,
     COLLECTION,
+    PROGRESS,
+    REVIEW,
+    REVIEW_PAGE,
     CHUNK,
     TREE,
 )
 
+_DATASETS, _REVIEW = "datasets", "review"
 _FIRST_SEGMENTS: Mapping[str, Route | None] = {
     "index.html": INDEX,
     "api": API,
@@ -136,7 +147,7 @@ _FIRST_SEGMENTS: Mapping[str, Route | None] = {
     "favicon.ico": ICON,
     "healthz": HEALTH,
     # Kept for what comes, so that no dataset settles there.
-    "datasets": None,
+    _DATASETS: None,
     "client": None,
     "states": None,
     "login": None,
@@ -204,6 +215,9 @@ def _read_target(raw_path: str) -> Target:
         route = _FIRST_SEGMENTS[segments[0]]
         if route is VIEWER and segments[1:2] == [_OPEN]:
             return Target(OPEN, "/".join(segments[2:]), directory, session, {"dataset": "/".join(segments[2:])})
+        if segments[0] == _DATASETS and segments[-1] == _REVIEW and not directory:
+            path = segments[2:-1] if segments[1] == _LITERAL else segments[1:-1]
+            return Target(REVIEW_PAGE, "/".join(path), directory, session, {"dataset": "/".join(path)})
         if route is None:
             raise NotFound(f"/{segments[0]} is reserved; a directory of that name is /~/{segments[0]}/.")
         return Target(route, "/".join(segments[1:]), directory, session)
@@ -252,6 +266,8 @@ _OF_DATASET = {
     "export": EXPORT,
     "import": IMPORT,
     "state": VIEWER_STATE,
+    "progress": PROGRESS,
+    "review": REVIEW,
 }
 _OF_LEAF = {"history": HISTORY, "restore": RESTORE}
 

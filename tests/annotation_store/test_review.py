@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from annotation_store.history.delta import difference
 from annotation_store.merging.merge import merged
-from annotation_store.review import confirmed, is_confirmed, is_visited, withdrawn
+from annotation_store.model import Item
+from annotation_store.review import (
+    confirmed,
+    is_confirmed,
+    is_only_review,
+    is_visited,
+    line_is_only_review,
+    state_of,
+    withdrawn,
+)
 from tests.data import point
 from tests.end_to_end.neurotrale import sent_by_client
 
@@ -44,3 +54,38 @@ def test_confirming_twice_keeps_the_first_and_withdrawing_gives_it_back() -> Non
     reviewed = confirmed(DRAWN, "alice", NOON)
     assert confirmed(reviewed, "bob", NOON) is reviewed
     assert withdrawn(reviewed) == DRAWN
+    assert withdrawn(DRAWN) is DRAWN
+
+
+def test_the_states_of_an_annotation() -> None:
+    reviewed = confirmed(DRAWN, "alice", NOON)
+    states = [DRAWN, DRAWN | {"visited": True}, DRAWN | {"reviewed": True}, reviewed, reviewed | {"point": [1, 2, 3]}]
+    assert [state_of(item) for item in states] == ["untouched", "visited", "visited", "reviewed", "moved"]
+    assert is_visited(states[-1])
+    assert state_of(DRAWN | {"review": {"stars": 5}}) == "untouched"  # another tool's field of that name
+
+
+def line(before: Item, after: Item, **members: object) -> Item:
+    """A line of the log with the difference."""
+    return {"operation": "change", "change": difference(before, after), **members}
+
+
+def test_a_mere_confirmation_is_told_from_an_edit() -> None:
+    reviewed = confirmed(DRAWN, "alice", NOON)
+    moved = reviewed | {"point": [1, 2, 3]}
+    again = confirmed(moved, "bob", NOON)
+    only = [(DRAWN, reviewed), (reviewed, DRAWN), (moved, again)]
+    edits = [(DRAWN, moved), (reviewed, moved), (DRAWN, DRAWN | {"visited": True}), (DRAWN, DRAWN)]
+    assert all(is_only_review(*pair) for pair in only)
+    assert not any(is_only_review(*pair) for pair in [*edits, (None, reviewed), (reviewed, None)])
+    assert all(line_is_only_review(line(*pair)) for pair in only)
+    assert not any(line_is_only_review(line(*pair)) for pair in edits)
+
+
+def test_a_line_with_the_whole_annotation_tells_it_by_its_moment() -> None:
+    reviewed = confirmed(DRAWN, "alice", NOON)
+    whole = {"operation": "change", "after": reviewed, "time": "2026-11-21T12:00:00.000Z"}
+    assert line_is_only_review(whole)
+    assert not line_is_only_review(whole | {"time": "2026-11-21T12:00:01.000Z"})
+    assert not line_is_only_review(whole | {"operation": "add"})
+    assert not line_is_only_review(whole | {"after": DRAWN})
