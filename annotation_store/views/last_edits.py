@@ -1,4 +1,7 @@
-"""Who edited each annotation of a block last, and when, read from its log without its lock and remembered."""
+"""Who edited each annotation of a block last, and when, read from its log without its lock and remembered.
+
+Confirming an annotation is no edit of it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from annotation_store.history.lines import Group, groups
 from annotation_store.history.records import EDITS, EXTERNAL
 from annotation_store.history.segments import OLD, numbers, open_segment, read_from, stat_segment
 from annotation_store.history.versions import Versions
+from annotation_store.review import line_is_only_review
 from annotation_store.views.numbers import label_number
 from precomputed_server.errors import PrecomputedError
 
@@ -102,7 +106,7 @@ class LastEdits:
                 stamps = self._leaves.setdefault(members["leaf"], {})
                 if operation == "delete":
                     stamps.pop(members["id"], None)
-                else:
+                elif not line_is_only_review(members):
                     self.authors.add(members["author"])
                     stamps[members["id"]] = stamp_of(members["time"], members["author"])
             elif operation == EXTERNAL and self._leaves.get(members["leaf"]):

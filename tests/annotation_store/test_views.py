@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from annotation_store.edits import ChangeFields
 from annotation_store.model import Item
 from annotation_store.orders import Restore
-from annotation_store.review import confirmed, is_confirmed, is_visited
+from annotation_store.review import REVIEW, confirmed, is_confirmed, is_visited
 from annotation_store.views import numbers
 from annotation_store.views.dataset import DatasetView
 from annotation_store.views.numbers import label_number, number_of
@@ -117,6 +117,19 @@ def test_properties_say_who_edited_last_and_when(place: Place, editor: Editor) -
     assert labels["reviewed"] == {0: "no", 1: "yes"}
     assert 0 <= datetime.now(UTC).timestamp() - one.time < 60
     assert one.time <= other.time
+
+
+def test_who_confirms_an_annotation_is_not_its_editor(place: Place, editor: Editor) -> None:
+    editor.put(FIBRE, author="alice")
+    review = confirmed(FIBRE, "pi", NOON)[REVIEW]
+    for times in range(3):
+        editor.commit(ChangeFields("f1", {REVIEW: {**review, "times": times}}), author="pi")
+    editor.put(FIBRE | {"id": "f2"}, author="bob")
+    collection = collection_of(view_of(place), "fibers-polyline")
+    (authors,) = (each for each in info_of(collection)["properties"] if each["id"] == "author")
+    shown = {one.id: one.author for one in everything(collection).values()}
+    labels = dict(zip(authors["enum_values"], authors["enum_labels"], strict=True))
+    assert [labels[shown[number_of(id)]] for id in ("f1", "f2")] == ["alice", "bob"]
 
 
 def test_what_nobody_edited_has_no_author_and_no_time(place: Place, editor: Editor) -> None:
