@@ -31,6 +31,9 @@ FLAGS = (
 TIMEOUT_S = 30.0
 STEP_MS = 100
 
+GIVEN_UP = "net::ERR_ABORTED"
+"""How the browser says that the page itself gave a request up, as the viewer does with chunks when a layer comes."""
+
 SHADER = """
 void main() {
   uint voxel = uint(toRaw(getDataValue(0)));
@@ -88,7 +91,12 @@ def visit(width: int, height: int) -> Iterator[Visit]:
         page.on("request", lambda request: seen.urls.append(request.url))
         page.on("websocket", lambda socket: seen.urls.append(socket.url))
         page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-        page.on("requestfailed", lambda request: seen.complaints.append(f"{request.url}: {request.failure}"))
+        page.on(
+            "requestfailed",
+            lambda request: (
+                seen.complaints.append(f"{request.url}: {request.failure}") if request.failure != GIVEN_UP else None
+            ),
+        )
         page.on("response", lambda answer: seen.complaints.append(answer.url) if answer.status >= 400 else None)
         page.on(
             "console",
