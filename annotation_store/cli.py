@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from annotation_store.blocks import BlockOf
+from annotation_store.cli_author import author_name
 from annotation_store.cli_exchange import export, link
 from annotation_store.cli_import import import_file
 from annotation_store.cli_parked import become_owner, parked
@@ -122,7 +123,9 @@ def history(chosen: Chosen, author: str | None, limit: int, as_json: bool) -> No
 @_choosing
 @click.option("--version", type=click.IntRange(0), help="Bring back this version of the one file that is chosen.")
 @click.option("--at", metavar="INSTANT", help="Bring back what was at this instant, of one file or of all.")
-@click.option("--author", metavar="NAME", default="restore", show_default=True, help="Who the log says did it.")
+@click.option(
+    "--author", type=author_name, metavar="NAME", default="restore", show_default=True, help="Who the log says did it."
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")
 def restore(chosen: Chosen, version: int | None, at: str | None, author: str, dry_run: bool) -> None:
     """Bring back an annotation, a file or a whole dataset as it was: an edit like any other, which can be undone."""
@@ -198,11 +201,14 @@ def verify(chosen: Chosen) -> None:
             findings = verify_block(chosen.store, block)
             wrong += len(findings)
             for finding in findings:
-                click.echo(f"{block.name}: {finding}")
+                click.echo(f"{block.name}: {finding.told()}")
             if not findings:
                 click.echo(f"{block.name}: the log is whole and says what the files hold.")
     if wrong:
-        raise Unreadable(f"{wrong} things are wrong; the lines above say what. What a log says can still be read.")
+        raise Unreadable(
+            f"Not all is as it should be ({wrong} {'line' if wrong == 1 else 'lines'} above). What a log says can still"
+            " be read; a file that is not what its log says is adopted or set aside by the next edit."
+        )
 
 
 @annotation_commands.command(short_help="Make logs smaller without losing what stood for 10 s.")

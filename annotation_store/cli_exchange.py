@@ -54,6 +54,10 @@ class Dataset:
         """The edges of a voxel x, y, z."""
         return self.info.scales[0].resolution_nm
 
+    def holds(self, path: Path) -> bool:
+        """Whether a path lies among the annotations."""
+        return path.resolve().is_relative_to((self.directory / ANNOTATIONS).resolve())
+
     def blocks(self) -> Blocks:
         """The blocks that there are now."""
         return self.store.blocks("", self.info.scales[0].bounds)
@@ -122,6 +126,8 @@ def export(dataset: Path, name: str | None, selection: Selection, at: str | None
     collection = Collection(found.store, "", found.blocks(), selection, None if at is None else read_instant(at))
     leaves = collection.found()
     whole = Export(collection.origin(leaves, found.name), collection.annotations(leaves), found.edges_nm, unit)
+    if output != "-" and found.holds(Path(output)):
+        raise InvalidInput(f"{output} lies among the annotations of the dataset; write the export somewhere else.")
     with _written(output) as file:
         for piece in format.write(whole) if format.write is not None else ():
             file.write(piece)

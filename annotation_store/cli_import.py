@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
+from annotation_store.cli_author import author_name
 from annotation_store.cli_exchange import Dataset, of_dataset, opened
 from annotation_store.exchange.formats import FORMATS, NEUROGLANCER, Format, format_named, format_of
 from annotation_store.exchange.importing import LISTED, BlockPlan, Importer, Wishes
@@ -49,7 +50,9 @@ _SIGNS = {"added": "+", "changed": "~", "removed": "-", "conflict": "!"}
 @click.option("--format", "name", help=f"{', '.join(FORMATS)}  [default: what the file looks like]")
 @click.option("--dry-run", is_flag=True, help="Only say what would be added, changed and removed.")
 @click.option("--yes", is_flag=True, help="Write it.")
-@click.option("--author", metavar="NAME", default="import", show_default=True, help="Who the log says did it.")
+@click.option(
+    "--author", type=author_name, metavar="NAME", default="import", show_default=True, help="Who the log says did it."
+)
 @click.option("--remove/--keep", "removes", default=None, help="What to do with what the file has no more.")
 @click.option("--conflicts", type=click.Choice(["stored", "file"]), default="stored", help="Who wins: stored or file.")
 @click.option("--json", "as_json", is_flag=True, help="Say it as JSON.")

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from annotation_store.cli_author import author_name
 from annotation_store.cli_parked import become_owner
 from annotation_store.orders import Order, reviewing
 from annotation_store.progress.listing import After, Wanted
@@ -84,7 +85,7 @@ def _choosing(command: Callable[..., None]) -> Callable[..., None]:
 @click.command(short_help="Confirm annotations, or withdraw that.")
 @_DATASET
 @_choosing
-@click.option("--reviewer", metavar="NAME", required=True, help="Who confirms them.")
+@click.option("--reviewer", type=author_name, metavar="NAME", required=True, help="Who confirms them.")
 @click.option("--withdraw", is_flag=True, help="Nobody confirms them any longer.")
 @click.option("--dry-run", is_flag=True, help="Only list what would be confirmed, or withdrawn.")
 def review(dataset: Path, reviewer: str, withdraw: bool, dry_run: bool, **chosen: Any) -> None:

@@ -28,6 +28,12 @@ class Finding:
     line: int | None
     sentence: str
 
+    def told(self) -> str:
+        """The finding as a person reads it."""
+        place = {"": self.leaf, "segment ": self.segment, "line ": self.line}
+        where = ", ".join(f"{name}{value}" for name, value in place.items() if value is not None)
+        return f"{where}: {self.sentence}" if where else self.sentence
+
 
 Lock = Callable[[], AbstractContextManager[None]]
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +28,7 @@ from annotation_store.exchange.viewer_reading import remote_state
 from annotation_store.orders import EdgesNm
 from annotation_store.web.body import body_of
 from annotation_store.web.planning import Asked, plan_import
-from annotation_store.web.request import Arrival, json_answer
+from annotation_store.web.request import Arrival, check_query, json_answer
 from annotation_store.web.service import STORE, AnnotationService, Place
 from annotation_store.web.versions import instant_of_query
 from precomputed_server.catalog.records import describe
@@ -42,11 +43,13 @@ from precomputed_server.web.state import STATE
 
 _ATTEMPTS = 5
 _LONGEST_LINK = 1 << 16
+_CHOOSING = ("box", "type", "leaf", "author", "reviewed", "at")
 _YES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 async def get_export(request: web.Request, target: Target) -> web.StreamResponse:
     """The dataset's annotations as a file, or those that the query chooses; of one version of each leaf."""
+    check_query(request, "format", "unit", *_CHOOSING)
     service = request.app[STORE]
     name = request.query.get("format", WRITTEN[0])
     format = format_named(name, WRITTEN)
@@ -58,12 +61,18 @@ async def get_export(request: web.Request, target: Target) -> web.StreamResponse
     export = Export(collection.origin(found, _name_of(volume)), collection.annotations(found), _edges(volume), unit)
     headers = {
         "Content-Type": format.media_type,
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(_name_of(volume))}{format.suffix}",
+        "Content-Disposition": _attachment(_name_of(volume) + format.suffix),
         "Cache-Control": NO_CACHE,
     }
     if request.method == "HEAD" or format.write is None:
         return web.Response(headers=headers)
     return await _stream(request, format.write(export), headers)
+
+
+def _attachment(name: str) -> str:
+    """The header that gives a download its name, in both ways of RFC 6266: old programs know only the first."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
 
 
 async def _stream(request: web.Request, pieces: Iterator[bytes], headers: dict[str, str]) -> web.StreamResponse:
@@ -86,6 +95,7 @@ async def _stream(request: web.Request, pieces: Iterator[bytes], headers: dict[s
 
 async def get_state(request: web.Request, target: Target) -> web.StreamResponse:
     """The Neuroglancer state that shows the dataset with its annotations in local layers, to be edited there."""
+    check_query(request, *_CHOOSING)
     service = request.app[STORE]
     volume, collection = await _collection(request, target)
     dataset = await request.app[STATE].far(describe, request.app[STATE].tree, volume)
@@ -147,6 +157,7 @@ def _name_of(volume: Volume) -> str:
 
 async def post_import(request: web.Request, target: Target) -> web.StreamResponse:
     """Merge a file into the annotations, or with `dry_run` only say what that would do; 207 where a block refused."""
+    check_query(request, "format", "dry_run", "remove", "conflicts")
     arrival = Arrival(request, target)
     service = request.app[STORE]
     is_dry = _is_asked(request, "dry_run") is True

@@ -19,7 +19,7 @@ from annotation_store.progress.listing import After, Wanted, Which
 from annotation_store.progress.survey import Leaf, counted_of, rows_in, sentence_of, survey_of
 from annotation_store.progress.tally import Counted, Tally, progress_of
 from annotation_store.web.large import with_store
-from annotation_store.web.request import JSON, json_answer
+from annotation_store.web.request import JSON, check_query, json_answer
 from annotation_store.web.service import AnnotationService
 from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError
 from precomputed_server.recent import Recent
@@ -150,6 +150,7 @@ async def get_progress(request: web.Request, target: Target) -> web.StreamRespon
 
 async def get_review(request: web.Request, target: Target) -> web.StreamResponse:
     """A part of the list of annotations that the query names, in the order of blocks, leaves and files."""
+    check_query(request, "state", "block", "leaf", "slice", "author", "anntype", "type", "since", "limit", "cursor")
     service = request.app[PROGRESS]
     limit = _limit_of(request)
     start = Start.from_text(request.query["cursor"]) if "cursor" in request.query else Start()

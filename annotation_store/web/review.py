@@ -15,7 +15,7 @@ from annotation_store.review import Refusal, Review
 from annotation_store.web.body import body_of
 from annotation_store.web.edits import commit_blocks
 from annotation_store.web.progress import PROGRESS, Found, chosen, kind_of_query
-from annotation_store.web.request import Arrival, json_answer
+from annotation_store.web.request import Arrival, check_query, json_answer
 from annotation_store.web.service import STORE, Place
 from precomputed_server.errors import InvalidAnnotation, InvalidInput, NotFound, TooLarge
 from precomputed_server.web.respond import check_if_match
@@ -61,6 +61,7 @@ class Meant:
 
 async def post_review(request: web.Request, target: Target) -> web.StreamResponse:
     """Confirm annotations, or withdraw that; 200 when all of them are, else 207 with what became of each block."""
+    check_query(request)
     arrival = Arrival(request, target)
     service = request.app[STORE]
     async with body_of(request, service.settings, service.bodies, _LONGEST) as body:

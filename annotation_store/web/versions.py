@@ -16,7 +16,7 @@ from annotation_store.model import parse_object
 from annotation_store.orders import Part
 from annotation_store.store import AnnotationStore
 from annotation_store.web.body import body_of
-from annotation_store.web.request import JSON, VERSION_HEADER, Arrival, if_match_of, json_answer, told
+from annotation_store.web.request import JSON, VERSION_HEADER, Arrival, check_query, if_match_of, json_answer, told
 from annotation_store.web.service import STORE, Place
 from precomputed_server.errors import InvalidInput
 from precomputed_server.web.respond import NO_CACHE
@@ -64,6 +64,7 @@ def _version(
 
 async def get_history(request: web.Request, target: Target) -> web.StreamResponse:
     """The edits of a leaf, newest first."""
+    check_query(request, "limit", "before", "id", "author")
     service = request.app[STORE]
     place = await service.place(target)
     limit = min(_whole_number(request, "limit", _ENTRIES) or _ENTRIES, _MOST_ENTRIES)

@@ -24,6 +24,9 @@ CONVERSION = f"{PRIVATE}/conversion.json"
 STATISTICS = f"{PRIVATE}/statistics.json"
 """The range of values of each channel."""
 
+SESSION = "[A-Za-z0-9_-]{3,64}"
+"""The names that sessions, and so the authors of edits, may have: a regular expression."""
+
 ANNOTATIONS = "annotations"
 VIEWER_PATH = "neuroglancer/v/1/"
 """Where the server's Neuroglancer lies: the client wants a path that ends in `/v/TOKEN/`."""

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from precomputed_server.errors import InvalidPath, NotFound
 from precomputed_server.format import names
-from precomputed_server.format.names import OPEN_PATH, VIEWER_PATH
+from precomputed_server.format.names import OPEN_PATH, SESSION, VIEWER_PATH
 
 READ = ("GET", "HEAD")
 EDIT = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")
@@ -160,7 +160,7 @@ RESERVED = tuple(_FIRST_SEGMENTS)
 _REMEMBERED = 256
 """Characters up to which a path that was read is remembered: clients ask for the same ones again and again."""
 
-_SESSION = re.compile(r"~([A-Za-z0-9_-]{3,64})(\.voxel)?")
+_SESSION = re.compile(rf"~({SESSION})(\.voxel)?")
 _LITERAL = "~"
 _OPEN = "open"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

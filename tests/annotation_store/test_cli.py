@@ -93,7 +93,7 @@ def test_verify_finds_a_changed_line(run: Run, editor: Editor, place: Place) -> 
     editor.replace([A, B])
     assert run("verify") == ["x0y0z0: the log is whole and says what the files hold."]
     place.log.write_bytes(place.log.read_bytes().replace(b'"somebody"', b'"somebodY"', 1))
-    with pytest.raises(Unreadable, match="wrong"):
+    with pytest.raises(Unreadable, match="not what its log says"):
         run("verify")
 
 

@@ -93,6 +93,9 @@ def test_what_cannot_be_meant(run: Run, editor: Editor, place: Place) -> None:
         run("review", "--reviewer", "alice")
     with pytest.raises(NotFound, match="nothing was confirmed"):
         run("review", "--reviewer", "alice", "--id", A["id"], "--id", "unknown")
+    for name in ("", "a b", "pi"):
+        with pytest.raises(click.BadParameter, match="is no name"):
+            run("review", "--reviewer", name, "--all")
     with pytest.raises(click.MissingParameter):
         run("review", "--all")
     assert confirmed(place) == []

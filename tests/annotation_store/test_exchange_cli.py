@@ -146,6 +146,8 @@ def test_choosing_what_to_export(run: Run, filled: Editor) -> None:
     for wrong in (["--box", "1"], ["--format", "xls"], ["--type", "dot"], ["--author", "a", "--at", "2020-01-01"]):
         with pytest.raises(InvalidInput):
             run("export", *wrong)
+    with pytest.raises(InvalidInput, match="among the annotations"):
+        run("export", "-o", str(filled.place.file("fibers")))
     for wrong in ([], ["--type", "point", "-o", "out"], ["--at", "2020-01-01T00:00:00Z", "-o", "out"]):
         with pytest.raises(InvalidInput, match="-o DIRECTORY"):
             run("export", "--format", "precomputed", *wrong)

@@ -132,7 +132,9 @@ async def test_an_export_is_imported_without_a_change(name: str, connect: Connec
     answer = await client.get(f"{ROOT}/export?format={name}")
     kind, ending = FORMATS[name]
     assert (answer.status, answer.content_type) == (200, kind)
-    assert answer.headers["Content-Disposition"] == f"attachment; filename*=UTF-8''brain{ending}"
+    assert answer.headers["Content-Disposition"] == (
+        f"attachment; filename=\"brain{ending}\"; filename*=UTF-8''brain{ending}"
+    )
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     data = await answer.read()
     head = await client.head(f"{ROOT}/export?format={name}")
@@ -563,6 +565,8 @@ async def test_only_this_server_is_asked_for_a_saved_state(connect: Connect, pla
         ("dry_run=maybe", 400),
         ("conflicts=me", 400),
         ("remove=x", 400),
+        ("dryrun=1", 400),
+        ("dry-run=true", 400),
     ],
 )
 async def test_wrong_questions_of_an_import(query: str, status: int, connect: Connect, place: Place) -> None:
@@ -570,7 +574,9 @@ async def test_wrong_questions_of_an_import(query: str, status: int, connect: Co
     await refused(client, "POST", f"{IMPORT}?{query}", status, data="id,x,y,z\na,1,1,x\n")
 
 
-@pytest.mark.parametrize("query", ["format=xls", "unit=mile", "box=1", "type=dot", "at=now", "reviewed=x"])
+@pytest.mark.parametrize(
+    "query", ["format=xls", "unit=mile", "box=1", "type=dot", "at=now", "reviewed=x", "fromat=swc"]
+)
 async def test_wrong_questions_of_an_export(query: str, connect: Connect, place: Place) -> None:
     client = await connect()
     await refused(client, "GET", f"{ROOT}/export?{query}", 400)
