@@ -30,6 +30,9 @@ RADIUS, KIND, PARENT = "radius_um", "swc_type", "swc_parent"
 _EXACT = Context(prec=120)
 _NM_PER_UM = Decimal(1000)
 _WHOLE = 2.0**53
+_KINDS = 2**31
+"""Node types are small numbers; what JSON cannot hold is none."""
+_CIRCLE = "The parents of some nodes lead round in a circle; a root's parent is -1."
 _HEADER, _OF_ONE = f"# {MARK} ", "# annotation "
 
 Scale = tuple[Decimal, Decimal, Decimal]
@@ -156,6 +159,10 @@ def _node(line: str, number: int, scale: Scale) -> tuple[int, _Node]:
         raise InvalidAnnotation(f"line {number} must be seven numbers: n type x y z radius parent.") from error
     if len(cells) != 7 or radius - radius != 0:
         raise InvalidAnnotation(f"line {number} must be seven numbers: n type x y z radius parent.")
+    if index < 0 or parent == index:
+        raise InvalidAnnotation(f"line {number}: a node's number is 0 or above, and its parent is another node or -1.")
+    if abs(kind) >= _KINDS:
+        raise InvalidAnnotation(f"line {number}: the type of a node must be below {_KINDS}.")
     return index, _Node(number, kind, position, radius, parent)
 
 
@@ -163,7 +170,8 @@ def _voxels(cell: str, edge: Decimal) -> float | int:
     voxels = _EXACT.divide(Decimal(cell), edge)
     if not voxels.is_finite() or voxels.adjusted() > 300:
         raise ValueError(cell)
-    return float(voxels) if abs(voxels) < _WHOLE or voxels != int(voxels) else int(voxels)
+    is_long = abs(voxels) >= _WHOLE and -(2**63) <= voxels < 2**64 and voxels == int(voxels)
+    return int(voxels) if is_long else float(voxels)
 
 
 def _group(head: tuple[int, str] | None, nodes: dict[int, _Node], scale: Scale) -> Iterator[Row]:
@@ -206,16 +214,19 @@ def _sections(nodes: dict[int, _Node], scale: Scale) -> Iterator[Row]:
     met: set[int] = set()
     while waiting:
         path, parent = waiting.pop()
-        while len(below := children.get(path[-1], [])) == 1:
-            path.append(below[0])
+        if path[-1] in met:
+            raise InvalidAnnotation(_CIRCLE)
         met.update(path)
+        while len(below := children.get(path[-1], [])) == 1 and below[0] not in met:
+            path.append(below[0])
+            met.add(below[0])
         if len(path) > 1 or not below:  # a root that branches at once is no section
             row = _section([nodes[index] for index in path], parent, scale)
             yield row
             parent = row.id
         waiting += [([path[-1], child], parent) for child in reversed(below)]
     if len(met) < len(nodes):
-        raise InvalidAnnotation("The parents of some nodes lead round in a circle; a root's parent is -1.")
+        raise InvalidAnnotation(_CIRCLE)
 
 
 def _section(nodes: list[_Node], parent: str | None, scale: Scale) -> Row:
