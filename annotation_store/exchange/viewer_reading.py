@@ -30,7 +30,10 @@ and no other member that is not its own."""
 
 _KNOWN = frozenset((PLACE, "description", "segments"))
 _REMOTE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
-_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"(?:[^\"\\]|\\.)*\"")
+_QUOTED = re.compile(r"'([^'\\]*(?:\\.[^'\\]*)*)('?)|\"[^\"\\]*(?:\\.[^\"\\]*)*(\"?)", re.DOTALL)
+"""A text in either quotes; its end may be missing, so that whatever begins with a quote is looked at only once."""
+
+_BEGINNING = 16
 
 
 def state_text(text: str) -> str:
@@ -38,25 +41,39 @@ def state_text(text: str) -> str:
     text = text.strip().removeprefix("\ufeff")
     if text.startswith("{"):
         return text
-    _, mark, fragment = text.partition("#!")
-    fragment = unquote(fragment.removeprefix("+"))
-    if not mark or not fragment or (not fragment.startswith("{") and _REMOTE.match(fragment) is None):
-        raise InvalidInput("This is neither a Neuroglancer state nor a link with one: a link has it after #!.")
+    fragment = unquote(_fragment(text))
     return fragment if not fragment.startswith("{'") else _with_double_quotes(fragment)
 
 
+def _fragment(text: str) -> str:
+    """What a link has after #!, still quoted; raises InvalidInput where that is neither a state nor a URL."""
+    fragment = text.partition("#!")[2].strip().removeprefix("+")
+    if not unquote(fragment[:_BEGINNING]).startswith("{") and _REMOTE.match(unquote(fragment)) is None:
+        raise InvalidInput("This is neither a Neuroglancer state nor a link with one: a link has it after #!.")
+    return fragment
+
+
 def remote_state(text: str) -> str | None:
-    """The URL of the saved state that a link names; None for a state or a link that carries it."""
+    """The URL of the saved state that a link names; None for a state or a link that carries it.
+
+    A link's beginning tells: a state in it is not looked at.
+    """
     if text.lstrip("\ufeff \t\r\n").startswith("{"):
         return None
-    found = state_text(text)
-    return found if _REMOTE.match(found) else None
+    fragment = _fragment(text)
+    return None if unquote(fragment[:_BEGINNING]).startswith("{") else unquote(fragment)
 
 
 def _with_double_quotes(text: str) -> str:
-    """JSON out of the spelling of old links: single quotes, and `_` for a comma outside of texts."""
-    parts, at = [], 0
+    """JSON out of the spelling of old links: single quotes, and `_` for a comma outside of texts.
+
+    What follows a quote that is never closed stays as it is: it is no JSON in either spelling.
+    """
+    parts: list[str] = []
+    at = 0
     for match in _QUOTED.finditer(text):
+        if not (match[2] or match[3]):
+            return "".join((*parts, text[at:]))
         parts.append(re.sub("[_&]", ",", text[at : match.start()]))
         if match[1] is None:
             parts.append(match[0])

@@ -239,18 +239,24 @@ async def _own_state(request: web.Request, asked: Asked, body: bytes) -> bytes |
 
     No other address is ever asked: what a body names could be a service that only this machine reaches.
     """
-    if asked.format not in (None, NEUROGLANCER) or len(body) > _LONGEST_LINK or format_of(body) != NEUROGLANCER:
+    if asked.format not in (None, NEUROGLANCER) or len(body) > _LONGEST_LINK:
         return None
-    with contextlib.suppress(UnicodeDecodeError):
-        url = remote_state(body.decode())
-        if url is None:
-            return None
-        parts = urlsplit(url)
-        target = parse_target(parts.path) if parts.netloc == request.host else None
-        if target is None or target.route is not TREE or target.directory:
-            raise InvalidInput("The link only names a saved state; send the state itself, from the viewer's {} button.")
-        service = request.app[STORE]
-        return await service.call(functools.partial(_read, service.store.tree, target.path, service.settings.max_body))
+    service = request.app[STORE]
+    url = await service.call(_named_state, body)
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    target = parse_target(parts.path) if parts.netloc == request.host else None
+    if target is None or target.route is not TREE or target.directory:
+        raise InvalidInput("The link only names a saved state; send the state itself, from the viewer's {} button.")
+    return await service.call(functools.partial(_read, service.store.tree, target.path, service.settings.max_body))
+
+
+def _named_state(body: bytes) -> str | None:
+    """The URL of the saved state that a body names, if it is such a link; raises InvalidInput."""
+    if format_of(body) == NEUROGLANCER:
+        with contextlib.suppress(UnicodeDecodeError):
+            return remote_state(body.decode())
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from annotation_store.exchange import viewer_reading
 from annotation_store.exchange.formats import FORMATS, NEUROGLANCER, format_of
 from annotation_store.exchange.merging import UNKNOWN, Merge, Verdict
 from annotation_store.exchange.rows import Dialect, Export, Made, Origin, Placed, Reading
@@ -18,6 +20,7 @@ from annotation_store.exchange.selection import Selection, read_selection
 from annotation_store.exchange.swc import FIBRES, VOXEL
 from annotation_store.exchange.viewer_items import ViewerDialect
 from annotation_store.exchange.viewer_layers import annotation_layers
+from annotation_store.exchange.viewer_reading import remote_state, state_text
 from annotation_store.model import Item
 from precomputed_server.errors import InvalidAnnotation, InvalidInput
 from tests.annotation_store.drawn import items, values
@@ -275,6 +278,34 @@ NOT_UTF8 = b"id,x,y,z\n\xff,1,2,3\n"
 def test_what_is_no_file_of_the_format_is_refused_in_a_sentence(name: str, data: bytes) -> None:
     with pytest.raises(InvalidInput, match=r"\.$"):
         list(FORMATS[name].read(iter([data]), EDGES_NM).rows)
+
+
+@pytest.mark.parametrize(
+    ("fragment", "expected"),
+    [
+        ("{'a':'it\\'s \"so\"'_'b':[1_2]}", {"a": 'it\'s "so"', "b": [1, 2]}),
+        ("{'a_b':\"c_'d\"&'e':'f&g'}", {"a_b": "c_'d", "e": "f&g"}),
+        ("+%7B'a':'%C3%A9_\\\\'_'b':''}", {"a": "\u00e9_\\", "b": ""}),
+    ],
+)
+def test_the_quotes_of_old_links_become_json(fragment: str, expected: dict[str, Any]) -> None:
+    assert json.loads(state_text(f"https://viewer/#!{fragment}")) == expected
+    assert remote_state(f"https://viewer/#!{fragment}") is None
+
+
+@pytest.mark.parametrize("fragment", ["{'" + "\\'" * 30_000, "{'" + "'\\" * 30_000, '{\'":"' + '\\"' * 30_000])
+def test_quotes_that_are_never_closed_are_read_once(fragment: str) -> None:
+    """Trying each of them as a beginning takes the square of their number: half a minute here."""
+    began = time.process_time()
+    state_text(f"https://viewer/#!{fragment}")
+    assert time.process_time() - began < 1
+
+
+def test_what_a_link_names_is_told_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server asks that where it must not stay long: nothing of the state itself is looked at."""
+    monkeypatch.setattr(viewer_reading, "_with_double_quotes", None)
+    assert remote_state("https://viewer/#!{'a") is None
+    assert remote_state("https://viewer/#!http%3A//127.0.0.1/a") == "http://127.0.0.1/a"
 
 
 def test_a_tree_of_another_program_becomes_its_sections() -> None:
