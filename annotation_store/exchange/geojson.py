@@ -15,6 +15,7 @@ import orjson
 
 from annotation_store.exchange.fields import fields_of, geometry_names, id_of
 from annotation_store.exchange.rows import MARK, Dialect, Export, Origin, Placed, Reading, Row
+from annotation_store.exchange.selection import is_sound
 from annotation_store.exchange.text import gathered, lines_of, object_of, placed_by
 from annotation_store.model import GEOMETRY, Item, check_item
 from precomputed_server.errors import InvalidAnnotation, InvalidInput
@@ -34,7 +35,7 @@ def _parts(export: Export) -> Iterator[bytes]:
     header = orjson.dumps({"type": "FeatureCollection", MARK: export.origin.to_json(), "features": []})
     yield header.removesuffix(b"]}") + b"\n"
     between = b""
-    for placed in export.annotations:
+    for placed in filter(lambda each: is_sound(each.item), export.annotations):
         yield between + orjson.dumps(_feature(placed))
         between = b",\n"
     yield b"\n]}\n"

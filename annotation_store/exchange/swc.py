@@ -18,6 +18,7 @@ from typing import Any
 
 from annotation_store.exchange.fields import PLACE, Fields, fields_of, id_of
 from annotation_store.exchange.rows import MARK, Dialect, Export, Origin, Placed, Reading, Row
+from annotation_store.exchange.selection import is_sound
 from annotation_store.exchange.text import dumped, gathered, lines_of, object_of, placed_by
 from annotation_store.model import Item, check_item
 from precomputed_server.errors import InvalidAnnotation, InvalidInput
@@ -57,7 +58,7 @@ def _parts(export: Export) -> Iterator[bytes]:
     yield f"# n type x y z radius parent; lengths in {'micrometres' if in_um else 'voxels'}\n".encode()
     number = 1
     for placed in export.annotations:
-        if placed.item.get("type") in FIBRES:
+        if placed.item.get("type") in FIBRES and is_sound(placed.item):
             text, number = _nodes(placed, scale, number)
             yield text.encode()
 

@@ -76,19 +76,14 @@ def _attachment(name: str) -> str:
 
 
 async def _stream(request: web.Request, pieces: Iterator[bytes], headers: dict[str, str]) -> web.StreamResponse:
-    """Send pieces as they are made; what fails after the first ends the connection, so that nobody takes it for all."""
+    """Send pieces as they are made; the application ends the connection where one after the first cannot be made."""
     service = request.app[STORE]
     piece = await service.call(next, pieces, b"")
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
-    try:
-        while piece:
-            await response.write(piece)
-            piece = await service.call(next, pieces, b"")
-    except PrecomputedError:
-        if request.transport is not None:
-            request.transport.abort()
-        return response
+    while piece:
+        await response.write(piece)
+        piece = await service.call(next, pieces, b"")
     await response.write_eof()
     return response
 

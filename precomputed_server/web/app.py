@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -74,6 +75,8 @@ CORS = {
     "X-Content-Type-Options": "nosniff",
 }
 _PREFLIGHT_SECONDS = "3600"
+_begun: ContextVar[web.StreamResponse | None] = ContextVar("begun", default=None)
+"""The response to the request at hand, once something of it was sent."""
 
 
 async def _health(request: web.Request, target: Target) -> web.StreamResponse:
@@ -153,25 +156,37 @@ def _options(request: web.Request, route: Route) -> web.Response:
 
 @web.middleware
 async def _errors_as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    _begun.set(None)  # the requests of one connection share a context
     try:
         return await handler(request)
     except PrecomputedError as error:
-        return problem_of(error)
+        answer = problem_of(error)
     except web.HTTPException as error:
-        return problem(error.status, f"{error.reason}.", {"Cache-Control": "no-cache"})
+        answer = problem(error.status, f"{error.reason}.", {"Cache-Control": "no-cache"})
     except (ConnectionError, TimeoutError):
         if request.transport is None or request.transport.is_closing():
             return web.Response()  # the client went away: nobody is told, and it is no error
         raise
     except Exception:  # the worker boundary: one request's defect is told and logged, and no other request's
         logger.exception("%s failed", request.method)
-        return problem(500, "The server failed; its log says why.")
+        answer = problem(500, "The server failed; its log says why.")
+    begun = _begun.get()
+    return answer if begun is None else _cut_short(request, begun)
+
+
+def _cut_short(request: web.Request, begun: web.StreamResponse) -> web.StreamResponse:
+    """End the connection under an answer that has begun: what follows would be taken for a part of it."""
+    logger.warning("%s %s ended before its answer was whole", request.method, request.path)
+    if request.transport is not None:
+        request.transport.abort()
+    return begun
 
 
 async def _add_common_headers(request: web.Request, response: web.StreamResponse) -> None:
     for name, value in CORS.items():
         response.headers.setdefault(name, value)
     response.headers["Server"] = "precomputed-server"
+    _begun.set(response)
 
 
 async def _lifetime(app: web.Application) -> AsyncIterator[None]:

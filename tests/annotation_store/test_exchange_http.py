@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from aiohttp import ClientError
+from aiohttp import ClientError, ClientResponse
 
 from annotation_store.exchange.collect import Collection
 from annotation_store.exchange.rows import Placed
@@ -202,8 +202,14 @@ async def test_an_export_says_which_version_it_is_of(connect: Connect, place: Pl
     await refused(client, "GET", f"{ROOT}/export?author=x&at={moment}", 400)
 
 
+async def _receive(answer: ClientResponse, received: bytearray) -> None:
+    async for piece in answer.content.iter_any():
+        received += piece
+
+
+@pytest.mark.parametrize("error", [Unreadable("the disk does not answer."), KeyError("points")])
 async def test_an_export_that_fails_half_way_is_no_whole_file(
-    connect: Connect, place: Place, monkeypatch: pytest.MonkeyPatch
+    error: Exception, connect: Connect, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = await connect()
     await client.put(CENTROIDS, json=some(3000))
@@ -211,13 +217,31 @@ async def test_an_export_that_fails_half_way_is_no_whole_file(
 
     def broken(*given: Any) -> Iterator[Placed]:
         yield from itertools.islice(whole(*given), 2500)
-        raise Unreadable("the disk does not answer.")
+        raise error
 
     monkeypatch.setattr(Collection, "annotations", broken)
+    answer = await client.get(f"{ROOT}/export?format=jsonl")
+    received = bytearray()
     with pytest.raises(ClientError):
-        await (await client.get(f"{ROOT}/export?format=jsonl")).read()
+        await _receive(answer, received)
+    assert b"The server failed" not in received, "a problem document is no part of a file"
     monkeypatch.setattr(Collection, "annotations", whole)
     assert len((await (await client.get(f"{ROOT}/export?format=jsonl")).text()).splitlines()) == 3001
+
+
+@pytest.mark.parametrize("name", ["swc", "geojson", "csv", "jsonl"])
+async def test_annotations_that_have_no_place_stop_no_export(name: str, connect: Connect, place: Place) -> None:
+    """Other programs write such ones; formats that are nothing but places leave them out."""
+    client = await connect()
+    broken: list[Json] = [
+        {"id": "bad", "type": "linestring"},
+        {"id": "flat", "type": "polygon", "points": [[1, 2], "abc"]},
+    ]
+    write_annotations(place.root / "brain", {"fibers": [FIBRE, *broken]})
+    answer = await client.get(f"{ROOT}/export?format={name}")
+    text = await answer.text()
+    assert answer.status == 200
+    assert ('"flat"' in text or "flat," in text) == (name in ("csv", "jsonl"))
 
 
 async def test_a_state_that_was_edited_by_hand_comes_back_as_blocks(connect: Connect, place: Place) -> None:
