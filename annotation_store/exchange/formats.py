@@ -67,6 +67,7 @@ def _json_format(text: str) -> str:
         first = json.loads(text.partition("\n")[0])
     except (ValueError, RecursionError):
         first = {}
-    if MARK in first or "annotation" in first or first.get("type") in GEOMETRY:
+    kind = first.get("type")
+    if MARK in first or "annotation" in first or (isinstance(kind, str) and kind in GEOMETRY):
         return "jsonl"
     return "geojson" if '"Feature' in text else NEUROGLANCER

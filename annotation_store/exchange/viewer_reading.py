@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from annotation_store.blocks import slice_digits
 from annotation_store.exchange.fields import PLACE, id_of
@@ -56,12 +56,19 @@ def _fragment(text: str) -> str:
 def remote_state(text: str) -> str | None:
     """The URL of the saved state that a link names; None for a state or a link that carries it.
 
-    A link's beginning tells: a state in it is not looked at.
+    A link's beginning tells: a state in it is not looked at. Raises InvalidInput, also for what is no URL.
     """
     if text.lstrip("\ufeff \t\r\n").startswith("{"):
         return None
     fragment = _fragment(text)
-    return None if unquote(fragment[:_BEGINNING]).startswith("{") else unquote(fragment)
+    if unquote(fragment[:_BEGINNING]).startswith("{"):
+        return None
+    url = unquote(fragment)
+    try:
+        urlsplit(url)
+    except ValueError as error:
+        raise InvalidInput(f"The link names {url[:100]!r}, which is no URL of a saved state.") from error
+    return url
 
 
 def _with_double_quotes(text: str) -> str:
@@ -214,9 +221,10 @@ def _row(
         raise InvalidAnnotation(f"{where}: type is {kind[:40]!r}, not one of {', '.join(VIEWER_GEOMETRY)}.")
     if kind in ("axis_aligned_bounding_box", "ellipsoid") and not conversion.keeps_axes:
         raise InvalidAnnotation(f"{where}: a rotated {kind} cannot be kept; take the rotation off the layer.")
-    place = [kind]
+    place: list[Any] = [kind]
     for name in VIEWER_GEOMETRY[kind]:
-        place.append(conversion.converted(annotation.get(name), f"{where}: {name}", vector=name == "radii"))
+        convert = conversion.all_converted if name == "points" else conversion.converted
+        place.append(convert(annotation.get(name), f"{where}: {name}", vector=name == "radii"))
     fields: dict[str, Any] = {PLACE: place}
     if annotation.get("description"):
         fields["description"] = str(annotation["description"])

@@ -37,17 +37,22 @@ class Conversion:
         """Whether a box along the axes stays one."""
         return self.matrix is None or all(sum(number != 0 for number in row[:3]) == 1 for row in self.matrix)
 
-    def converted(self, value: object, name: str, *, vector: bool = False) -> Any:  # noqa: ANN401  # as deep as `value`
-        """Positions in voxels; a `vector` has a length and no place. Raises InvalidAnnotation."""
-        if isinstance(value, list) and value and all(isinstance(each, list) for each in value):
-            return [self.converted(each, f"{name}[{number}]") for number, each in enumerate(value)]
+    def all_converted(self, value: object, name: str, *, vector: bool = False) -> list[list[float]]:
+        """A list of positions in voxels; raises InvalidAnnotation."""
+        if not isinstance(value, list) or not value or not all(isinstance(each, list) for each in value):
+            raise InvalidAnnotation(f"{name} must be a list of positions, each of three numbers.")
+        return [self.converted(each, f"{name}[{number}]", vector=vector) for number, each in enumerate(value)]
+
+    def converted(self, value: object, name: str, *, vector: bool = False) -> list[float]:
+        """A position in voxels; a `vector` has a length and no place. Raises InvalidAnnotation."""
         if not isinstance(value, list) or len(value) != 3 or not all(map(_is_number, value)):
-            raise InvalidAnnotation(f"{name} must be three numbers, or a list of such.")
+            raise InvalidAnnotation(f"{name} must be three numbers.")
         if self.matrix is None:
             return value
-        if vector:
-            return [abs(_voxels(row, value, 0.0)) for row in self.matrix]
-        return [_voxels(row, value, 1.0) for row in self.matrix]
+        found = [_voxels(row, value, 0.0 if vector else 1.0) for row in self.matrix]
+        if not all(map(math.isfinite, found)):
+            raise InvalidAnnotation(f"{name} is too large once the layer's transform is applied; correct that.")
+        return [abs(each) for each in found] if vector else found
 
 
 def _voxels(row: Row4, position: list[float], offset: float) -> float:
@@ -110,8 +115,10 @@ def _length(scale: object, axis: str) -> float:
     exponent = _METRES.get(scale[1]) if isinstance(scale[1], str) else None
     if exponent is None:
         raise InvalidInput(f"the unit {str(scale[1])[:20]!r} of {axis[:20]} is no length; set it to m, µm or nm.")
-    length = float(scale[0])
-    return length * 10.0**exponent if exponent >= 0 else length / 10.0**-exponent
+    length = float(scale[0]) / 10.0**-exponent
+    if not length > 0:
+        raise InvalidInput(f"the dimension {axis[:20]} is too small; it must be above 0 m in double precision.")
+    return length
 
 
 def _matrix(given: object, inputs: list[float], output: list[float]) -> tuple[list[list[float]], list[float]]:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import re
+import stat
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -258,7 +259,10 @@ def _named_state(body: bytes) -> str | None:
 def _read(tree: Tree, path: str, bound: int) -> bytes:
     descriptor = tree.open(path)
     try:
-        size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidInput(f"The link names {path[:100]!r}, which is no file; send the state itself.")
+        size = status.st_size
         if size > bound:
             raise TooLarge(f"The saved state has more than {bound} bytes (setting --max-body).")
         return bytes(read_at(descriptor, 0, size))

@@ -30,6 +30,8 @@ from precomputed_server.web.send import Described, send_bytes
 
 _DATASETS = 64
 _ROWS, _MOST_ROWS = 50, 1000
+_LONGEST_SLICE = 18
+"""Digits; Python refuses to read some thousands of them, and no volume has so many slices."""
 _STATES: Mapping[str, Which] = {"unreviewed": "unreviewed", "reviewed": "reviewed", "all": "all"}
 _NO_CURSOR = "?cursor= is the `next` of an earlier answer; leave it out to begin anew."
 _OF_KIND = ("author", "anntype", "type")
@@ -205,7 +207,7 @@ def kind_of_query(query: Mapping[str, Any]) -> frozenset[tuple[str, int | str | 
     found: set[tuple[str, int | str | None]] = {(name, query[name] or None) for name in _OF_KIND if name in query}
     if "slice" in query:
         text = str(query["slice"])
-        if not text.removeprefix("-").isdecimal() and text:
+        if text and (len(text) > _LONGEST_SLICE or not text.removeprefix("-").isdecimal()):
             raise InvalidInput("slice is the number of a slice, a whole number of voxels.")
         found.add(("slice", int(text) if text else None))
     return frozenset(found)
@@ -221,7 +223,7 @@ def _wanted_of(query: Mapping[str, str]) -> Wanted:
 
 def _limit_of(request: web.Request) -> int:
     text = request.query.get("limit", str(_ROWS))
-    if not text.isdecimal() or not 0 < int(text) <= _MOST_ROWS:
+    if len(text) > len(str(_MOST_ROWS)) or not text.isdecimal() or not 0 < int(text) <= _MOST_ROWS:
         raise InvalidInput(f"?limit= is a whole number from 1 to {_MOST_ROWS}.")
     return int(text)
 

@@ -443,6 +443,13 @@ ROTATED = {
         "matrix": [[0.8, -0.6, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1, 0]],
     },
 }
+HUGE = {
+    "url": "local://annotations",
+    "transform": {
+        "outputDimensions": {axis: [1, "um"] for axis in "xyz"},
+        "matrix": [[1e300, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]],
+    },
+}
 CANNOT: list[tuple[State, str]] = [
     ({"layers": [{"type": "image"}]}, "no local annotation layer"),
     (local(annotations=ONE) | {"dimensions": {"x": [1, "um"], "y": [1, "um"], "t": [1, "s"]}}, "x, y and z"),
@@ -453,6 +460,12 @@ CANNOT: list[tuple[State, str]] = [
     (local(annotations=[{"type": "point", "id": "a", "point": [1, 2]}]), "three numbers"),
     (local(annotations=[{"type": "point", "id": "a", "point": [1, 2, "3"]}]), "three numbers"),
     (local(annotations=[{"type": "point", "id": 5, "point": [1, 1, 1]}]), "needs an id"),
+    (local(annotations=[{"type": "polyline", "id": "a", "points": [1, 2, 3]}]), "list of positions"),
+    (local(annotations=[{"type": "polyline", "id": "a", "points": [[[1, 2, 3]]]}]), "three numbers"),
+    (local(annotations=[{"type": "point", "id": "a", "point": [[1, 2, 3]]}]), "three numbers"),
+    (local(annotations=[{"type": "point", "id": "a", "point": [1e300, 1, 1]}], source=HUGE), "too large"),
+    (local(annotations=ONE) | {"dimensions": {axis: [5e-324, "pm"] for axis in "xyz"}}, "above 0"),
+    ({"type": []}, "layers"),
     (local(annotations=ONE * 2), "has the id 'a' of"),
     (local(annotations=[{"type": "point", "id": "a", "point": [1e6, 1, 1]}]), "outside the volume"),
     (local(annotations=ONE, annotationProperties=[{"id": "s", "type": "float32"}]) | {"x": 1}, ""),
@@ -576,6 +589,9 @@ async def test_only_this_server_is_asked_for_a_saved_state(connect: Connect, pla
         f"{host}/../../etc/passwd",
         f"{host}@169.254.169.254/x",
         "x" * 100,
+        "http://[",
+        f"{host}/brain",
+        f"{host}/brain/",
     ):
         answer = await client.post(IMPORT, data=f"{host}/#!{url}")
         assert answer.status in (400, 404), (url, await answer.text())

@@ -370,6 +370,7 @@ async def test_what_cannot_be_written_is_told_of_its_block(
         ({"reviewed": True}, 400, "one of"),
         ({"reviewed": True, "ids": ["a"], "where": {}}, 400, "one of"),
         ({"reviewed": True, "ids": []}, 400, "list of ids"),
+        ({"reviewed": True, "where": {"slice": "9" * 5000}}, 400, "number of a slice"),
         ({"reviewed": True, "ids": [7]}, 422, "needs an id"),
         ({"reviewed": True, "ids": {"a": 7}}, 400, "list of ids"),
         ({"reviewed": True, "annotations": []}, 400, '"annotations" is a list'),
@@ -406,7 +407,19 @@ async def test_more_than_a_request_may_confirm(connect: Connect, place: Place) -
 
 
 @pytest.mark.parametrize(
-    "query", ["state=some", "limit=0", "limit=x", "cursor=x", "cursor=W10=", "cursor=WzEsMl0=", "slice=1.5", "since=x"]
+    "query",
+    [
+        "state=some",
+        "limit=0",
+        "limit=x",
+        f"limit={'9' * 5000}",
+        "cursor=x",
+        "cursor=W10=",
+        "cursor=WzEsMl0=",
+        "slice=1.5",
+        f"slice={'9' * 5000}",
+        "since=x",
+    ],
 )
 async def test_a_list_that_cannot_be_meant_is_refused(connect: Connect, query: str) -> None:
     client = await connect()
