@@ -118,6 +118,7 @@ class Importer:
         self._removes = reading.removes if wishes.removes is None else wishes.removes
         self._seen: dict[str, str] = {}
         self._touched: set[Leaf] = set()
+        self._blocks: frozenset[str] | None = None
 
     def plan(self, blocks: Blocks, rows: Iterable[Row], *, last: bool = True) -> Plan:
         """What these rows would do; with the `last` of them come the removals. The same rows may be planned again.
@@ -125,7 +126,9 @@ class Importer:
         Raises InvalidInput and its kin for what cannot be imported, Unreadable, OSError.
         """
         work = _Work(Stored(self._reader, self._dataset, blocks), self._edges_nm)
-        bases = _Bases(work.stored, self._origin)
+        if self._blocks is None:  # those of the first part: what this import makes has lost nothing
+            self._blocks = frozenset(blocks.existing)
+        bases = _Bases(work.stored, self._origin, self._blocks)
         for row in rows:
             if self._seen.setdefault(row.id, row.where) != row.where:
                 raise InvalidAnnotation(f"{row.where} has the id {row.id!r} of {self._seen[row.id]}.")
@@ -143,7 +146,9 @@ class Importer:
         stored = None if leaf is None else work.stored.leaf(leaf).items[row.id]
         verdict = self._merge.verdict(row, base, stored)
         if leaf is None:
-            leaf = made_in or likely or (None if verdict.after is None else work.place_of(verdict.after, row))
+            leaf = made_in or likely
+        if leaf is None and (verdict.after is not None or verdict.conflicts):
+            leaf = work.place_of(verdict.after or self._dialect.new(row), row)
         if leaf is None:  # gone, and the file did not change it
             work.plan.unchanged += 1
             return
@@ -186,10 +191,11 @@ def _lost(dialect: Dialect, shown: Items, seen: Iterable[str]) -> set[str]:
 
 
 class _Bases:
-    """What the annotations of a file were made from."""
+    """What the annotations of a file were made from; a block that was not among `blocks` can have lost nothing."""
 
-    def __init__(self, stored: Stored, origin: Origin | None) -> None:
+    def __init__(self, stored: Stored, origin: Origin | None, blocks: frozenset[str]) -> None:
         self._stored = stored
+        self._blocks = blocks
         self._origin = origin
         self.notes: list[str] = []
         self._made: dict[str, tuple[Leaf, Item]] = {}
@@ -210,11 +216,13 @@ class _Bases:
             return item, leaf
         if self._origin is not None:
             # Whatever is stored under an id that the file was not made from came afterwards.
-            whole = len(self._leaves) == len(self._origin.leaves)
+            whole = all(leaf in self._leaves or leaf[0] not in self._blocks for leaf in self._origin.leaves)
             return (None if whole else LOST), None
         if likely is not None and row.version is not None:
             items = self._stored.base(likely, Made(row.version, None))
-            return (LOST if items is None else items.get(row.id)), None
+            if items is None:
+                return (LOST if likely[0] in self._blocks else None), None
+            return items.get(row.id), None
         return UNKNOWN, None
 
     def all(self, touched: set[Leaf]) -> Iterator[tuple[Leaf, Items, bool]]:

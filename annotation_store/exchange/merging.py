@@ -22,6 +22,8 @@ UNKNOWN: Literal["unknown"] = "unknown"
 LOST: Literal["lost"] = "lost"
 """The same of a row that was made from a version which is not kept any longer: others may have changed it since."""
 
+_NOT_KNOWN = "what the file was made from is not known any longer"
+
 Base = Item | None | Literal["unknown", "lost"]
 
 
@@ -58,7 +60,7 @@ class Merge:
             return self._changed(row, stored, wanted)
         if base is None or base == LOST:
             why = "somebody else, or an earlier import, has added it since"
-            why = why if base is None else "what the file was made from is not known any longer"
+            why = why if base is None else _NOT_KNOWN
             return self._decided(row, stored, wanted, set(wanted), why)
         held = self.dialect.shown(base) or {}
         changed = set(self._differing(row, row.fields, held))
@@ -73,6 +75,8 @@ class Merge:
         return Verdict(conflicts=("removal",), why="somebody else has changed it since")
 
     def _where_gone(self, row: Row, base: Base) -> Verdict:
+        if base == LOST and not self.prefers_file:  # new in the file, or removed by somebody since
+            return Verdict(conflicts=tuple(row.fields), why=_NOT_KNOWN)
         if base is None or base in (UNKNOWN, LOST):
             return Verdict(self.dialect.new(row), tuple(row.fields))
         held = self.dialect.shown(base) or {}
