@@ -18,6 +18,7 @@ from annotation_store.digests import etag_of_hash
 from annotation_store.exchange.rows import Leaf, Made, Origin, Placed
 from annotation_store.exchange.selection import Selection
 from annotation_store.history.instants import instant
+from annotation_store.history.segments import newest_state_in
 from annotation_store.model import Item
 from annotation_store.reader import AnnotationReader
 from precomputed_server.errors import Busy, Gone, InvalidInput, NotFound, Unreadable
@@ -25,8 +26,9 @@ from precomputed_server.files import Fingerprint
 
 _PIECE = 1 << 17
 """Bytes of a file that are parsed at a time: the interpreter is held for a millisecond."""
-_ATTEMPTS, _WAIT_S = 25, 0.02
-"""Between the log's line and the file's new name a reader sees the older file: it looks again."""
+_WAIT_S, _PATIENCE_S, _YOUNG_S = 0.02, 0.5, 1.0
+"""Between the log's line and the file's new name a reader sees the older file: it looks again, for so long in all,
+where one of the two is so young. A file that another program wrote differs for good."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Collection:
         self._blocks = blocks
         self._selection = selection or Selection()
         self._at = at
+        self._patience_s = _PATIENCE_S
         if at is not None and self._selection.authors:
             raise InvalidInput("Who edited an annotation last is known of the newest version only: leave out the one.")
 
@@ -102,7 +105,7 @@ class Collection:
             with contextlib.suppress(NotFound):
                 return Found(leaf, location, Made(self._version_at(location, self._at), None))
             return None
-        for _ in range(_ATTEMPTS):
+        while True:
             tail = self._reader.tail(location)
             seen = self._digest(location)
             if seen is None:
@@ -113,9 +116,24 @@ class Collection:
                 # What an external record names was written by another tool, in whatever layout.
                 layout = None if tail.external else seen[1]
                 return Found(leaf, location, Made(tail.version, etag_of_hash(seen[0])), layout)
+            if self._patience_s <= 0 or not self._is_young(location, seen[1]):
+                break
+            self._patience_s -= _WAIT_S
             time.sleep(_WAIT_S)
         snapshot = self._reader.check(location)
         return Found(leaf, location, Made(1 if tail is None else self._known(location, snapshot.etag), snapshot.etag))
+
+    def _is_young(self, location: Location, state: Fingerprint) -> bool:
+        """Whether a leaf's file or its log has just been written, so that the other may be about to follow."""
+        log = None
+        with contextlib.suppress(OSError):
+            history = self._reader.tree.open_directory(location.history)
+            try:
+                log = newest_state_in(history)
+            finally:
+                os.close(history)
+        written_ns = state.modified_ns if log is None else max(state.modified_ns, log.modified_ns)
+        return time.time() - written_ns / 1e9 < _YOUNG_S
 
     def _known(self, location: Location, etag: str) -> int | None:
         """The number of a version that `check` gave for a file that the log does not know."""

@@ -58,7 +58,7 @@ async def get_export(request: web.Request, target: Target) -> web.StreamResponse
     if unit not in (UM, VOXEL):
         raise InvalidInput(f"unit={unit[:20]} must be {UM} or {VOXEL}.")
     volume, collection = await _collection(request, target)
-    found = await service.call(collection.found)
+    found = await service.export(collection.found)
     export = Export(collection.origin(found, _name_of(volume)), collection.annotations(found), _edges(volume), unit)
     headers = {
         "Content-Type": format.media_type,
@@ -79,12 +79,12 @@ def _attachment(name: str) -> str:
 async def _stream(request: web.Request, pieces: Iterator[bytes], headers: dict[str, str]) -> web.StreamResponse:
     """Send pieces as they are made; the application ends the connection where one after the first cannot be made."""
     service = request.app[STORE]
-    piece = await service.call(next, pieces, b"")
+    piece = await service.export(next, pieces, b"")
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
     while piece:
         await response.write(piece)
-        piece = await service.call(next, pieces, b"")
+        piece = await service.export(next, pieces, b"")
     await response.write_eof()
     return response
 
@@ -97,7 +97,7 @@ async def get_state(request: web.Request, target: Target) -> web.StreamResponse:
     dataset = await request.app[STATE].far(describe, request.app[STATE].tree, volume)
     source = f"{request.scheme}://{request.host}/{tree_url(volume.path)}".rstrip("/")
     layer = ViewerLayer(dataset.title, source, volume.info, dataset.contrast)
-    return await service.call(_state, viewer_state([layer]), collection, _name_of(volume), _edges(volume))
+    return await service.export(_state, viewer_state([layer]), collection, _name_of(volume), _edges(volume))
 
 
 def _state(state: dict[str, Any], collection: Collection, name: str, edges_nm: EdgesNm) -> web.Response:

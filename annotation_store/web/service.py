@@ -35,6 +35,7 @@ Result = TypeVar("Result")
 _PLACES = 4096
 _PLACE_S = 1.0
 """For how long a name in a URL means the same file without looking again."""
+_EXPORTERS = 2
 _CHECKED_HERE = 1 << 20
 """Bytes up to which a file that is not known is checked in a thread: the interpreter is held for 10 ms."""
 
@@ -63,6 +64,8 @@ class AnnotationService:
         self.bodies = Budget(settings.body_memory)
         # Who commits may wait for a lock; who reads must not wait for them.
         self._readers = ThreadPoolExecutor(settings.write_threads, "annotations")
+        # Nor must they wait for those who have whole datasets read.
+        self._exporters = ThreadPoolExecutor(_EXPORTERS, "exports")
         self._committer: Committer = (
             WriterClient(settings) if remote else Gatherer(self.store, settings, self.large.commit)
         )
@@ -80,6 +83,7 @@ class AnnotationService:
     def _close_threads(self) -> None:
         self.large.close()
         self._readers.shutdown()
+        self._exporters.shutdown()
 
     async def probe(self) -> None:
         """Find out whether edits are safe on this mount."""
@@ -127,8 +131,15 @@ class AnnotationService:
 
     async def call(self, function: Callable[..., Result], *given: object) -> Result:
         """Call `function`, which waits for no lock, in a thread for annotations; OSErrors become the project's."""
+        return await self._within(self._readers, function, *given)
+
+    async def export(self, function: Callable[..., Result], *given: object) -> Result:
+        """Call `function`, which reads many leaves, in one of a few threads of its own; errors as of `call`."""
+        return await self._within(self._exporters, function, *given)
+
+    async def _within(self, threads: ThreadPoolExecutor, function: Callable[..., Result], *given: object) -> Result:
         try:
-            return await within(self._readers, function, *given)
+            return await within(threads, function, *given)
         except OSError as error:
             raise typed(error, "The annotation file") from error
 

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,23 @@ async def test_an_export_that_fails_half_way_is_no_whole_file(
     assert b"The server failed" not in received, "a problem document is no part of a file"
     monkeypatch.setattr(Collection, "annotations", whole)
     assert len((await (await client.get(f"{ROOT}/export?format=jsonl")).text()).splitlines()) == 3001
+
+
+async def test_files_that_another_program_wrote_hold_up_nobody(connect: Connect, place: Place) -> None:
+    """A restored backup differs from its log for good; exports do not take the threads of those who read either."""
+    client = await connect(write_threads=1)
+    leaves = {f"z-{number:04d}": [point(number, 1, 1, 1)] for number in range(30)}
+    for leaf, items in leaves.items():
+        assert (await client.put(f"{ROOT}/x0y0z0/{leaf}.json", json=items)).status == 200
+    for number, leaf in enumerate(leaves):
+        (place.root / f"brain/annotations/x0y0z0/{leaf}.json").write_text(json.dumps([point(number, 2, 2, 2)]))
+    begun = time.monotonic()
+    export = asyncio.create_task(client.get(f"{ROOT}/export?format=jsonl"))
+    await asyncio.sleep(0.1)
+    assert (await client.get(f"{ROOT}/blocks")).status == 200
+    looked = time.monotonic() - begun
+    assert len((await (await export).text()).splitlines()) == 31
+    assert (looked < 0.4, time.monotonic() - begun < 3) == (True, True)
 
 
 @pytest.mark.parametrize("name", ["swc", "geojson", "csv", "jsonl"])
