@@ -6,6 +6,7 @@ As many as a page has room for are kept at a time, however many there are: the n
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from annotation_store.reader import AnnotationReader
 
 PAGE = 10_000
 """How many events a page has, and as many more as are of the last one's millisecond."""
+PAGE_BYTES = 4 << 20
+"""How many bytes of data they have before the last one."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ def page(store: AnnotationReader, past: Past, sent: Collection[str] = (), size: 
     Raises Gone when edits since then are not kept any longer, OSError, Unreadable.
     """
     found: list[Event] = []
-    bound, room, whole = "", 2 * size, True
+    bound, room, held, most = "", 2 * size, 0, 2 * PAGE_BYTES
+    whole = True
     for block in blocks_of(store, past.dataset):
         if past.blocks and block.name not in past.blocks:
             continue
@@ -51,10 +55,13 @@ def page(store: AnnotationReader, past: Past, sent: Collection[str] = (), size: 
                 break
             if past.wants(event) and event.id not in sent:
                 found.append(event)
-            if len(found) >= room:
+                held += len(event.data)
+            if len(found) >= room or held >= most:
                 count = len(found)
                 found, bound = _first(found, size)
                 room, whole = max(room, 2 * len(found)), whole and len(found) == count
+                held = sum(len(each.data) for each in found)
+                most = max(most, 2 * held)
     first, _ = _first(found, size)
     return first, whole and len(first) == len(found)
 
@@ -70,9 +77,11 @@ def _of_block(store: AnnotationReader, block: BlockOf, since: str) -> Iterator[E
 
 
 def _first(found: list[Event], size: int) -> tuple[list[Event], str]:
-    """The earliest `size` events, with all others of the last one's moment, and that moment."""
+    """The earliest `size` events, or fewer of PAGE_BYTES, with all others of the last one's moment, and that moment."""
     found = in_order(found)
-    bound = found[min(size, len(found)) - 1].time if found else ""
+    before = itertools.accumulate((len(event.data) for event in found), initial=0)
+    count = sum(1 for _ in itertools.takewhile(lambda held: held < PAGE_BYTES, itertools.islice(before, len(found))))
+    bound = found[min(size, count) - 1].time if found else ""
     return [event for event in found if event.time <= bound], bound
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from aiohttp import web
@@ -27,8 +27,8 @@ from precomputed_server.web.routes import Target
 
 COMMENT_EVERY_S = 15.0
 _RETRY_MS = 1000
-_AT_ONCE = 200
-"""How many events are written before the client has to have taken them."""
+_AT_ONCE = 64 << 10
+"""How many bytes are written before the client has to have taken them."""
 _HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": NO_CACHE,
@@ -86,7 +86,7 @@ async def _begin(service: AnnotationService, stream: Stream, past: Past) -> _Beg
     if past.since >= ring.covers:
         return _Begin([event for event in ring.since(ring.first) if event.time >= past.since], ring.end)
     number = ring.end
-    events, whole = await service.call(page, service.store, past)
+    events, whole = await _page(service, past)
     return _Begin(events, number, whole)
 
 
@@ -118,7 +118,7 @@ class _Answer:
             sent = {event.id for event in begin.events if event.time == last}
             number = self._stream.feed.ring.end
             past = replace(self._past, since=last)
-            events, whole = await service.call(page, service.store, past, sent)
+            events, whole = await _page(service, past, sent)
             begin = _Begin(events, number, whole)
 
     async def follow(self, service: AnnotationService) -> None:
@@ -136,15 +136,34 @@ class _Answer:
                 await self._write(b":\n\n")
 
     async def _send(self, events: Sequence[Event]) -> None:
-        wanted = [_frame(event) for event in events if self._past.wants(event)]
-        for start in range(0, len(wanted), _AT_ONCE):
-            await self._write(b"".join(wanted[start : start + _AT_ONCE]))
+        for frames in _together(_frame(event) for event in events if self._past.wants(event)):
+            await self._write(frames)
 
     async def _write(self, data: bytes) -> None:
         loop = asyncio.get_running_loop()
         self._stream.writing_since = self._written_at = loop.time()
         await self.response.write(data)
         self._stream.writing_since = None
+
+
+def _together(frames: Iterator[bytes]) -> Iterator[bytes]:
+    """Frames in writes of about _AT_ONCE bytes, made as they are sent."""
+    held: list[bytes] = []
+    size = 0
+    for frame in frames:
+        held.append(frame)
+        size += len(frame)
+        if size >= _AT_ONCE:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
+
+
+async def _page(service: AnnotationService, past: Past, sent: Collection[str] = ()) -> tuple[list[Event], bool]:
+    """A page of the logs; only a few are read at a time."""
+    async with service.feeds.reading:
+        return await service.call(page, service.store, past, sent)
 
 
 def _frame(event: Event) -> bytes:

@@ -15,6 +15,8 @@ from precomputed_server.errors import Busy
 
 MOST_STREAMS = 1000
 """How many streams a worker has open at a time, else 503."""
+_MOST_PAGES = 2
+"""How many streams read a page of what is past at a time; the others wait."""
 _STUCK_S = 30.0
 """For how long a client may take nothing before it is disconnected."""
 _CHECK_S = 5.0
@@ -42,6 +44,7 @@ class Feeds:
 
     def __init__(self, store: AnnotationReader, watch: Callable[[Told], None]) -> None:
         self.stopping = False
+        self.reading = asyncio.Semaphore(_MOST_PAGES)
         self._store = store
         self._watch: Callable[[Told], None] | None = watch
         self._threads = ThreadPoolExecutor(2, "events")

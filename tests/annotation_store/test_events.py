@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotation_store.blocks import BlockOf
-from annotation_store.events import contents
+from annotation_store.events import contents, past
 from annotation_store.events.event import Event
 from annotation_store.events.identity import EventId, number_of
 from annotation_store.events.past import Past, page
@@ -258,22 +258,32 @@ def test_pages_have_every_event_once_and_in_order(times: list[int], size: int) -
         assert [event.time for event in events] == sorted(event.time for event in events)
 
 
-def pages(root: Path, size: int) -> list[Event]:
+def pages(root: Path, size: int, dataset: str = "") -> list[Event]:
     """All pages one after the other."""
     tree = Tree(root)
     try:
         store = AnnotationReader(tree)
-        past, found, sent, whole = Past("", instant_of(START_S)), [], set[str](), False
+        asked, found, sent, whole = Past(dataset, EVER), [], set[str](), False
         while not whole:
-            events, whole = page(store, past, sent, size)
+            events, whole = page(store, asked, sent, size)
             found += events
             assert events or whole
             if events:
-                past = Past("", events[-1].time)
-                sent = {event.id for event in events if event.time == past.since}
+                asked = Past(dataset, events[-1].time)
+                sent = {event.id for event in events if event.time == asked.since}
         return found
     finally:
         tree.close()
+
+
+def test_a_page_is_bounded_by_bytes_too(place: Place, editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+    for item in some(12):
+        editor.put({**item, "description": "x" * 1000})
+    since = instant_of(0)
+    monkeypatch.setattr(past, "PAGE_BYTES", 3000)
+    first, whole = page(editor.store, Past("brain", since))
+    assert (whole, sum(len(event.data) for event in first) < 8000) == (False, True)
+    assert len(pages(place.root, 10_000, "brain")) == 12
 
 
 def test_the_ring_lets_go_of_the_oldest_and_says_so() -> None:
