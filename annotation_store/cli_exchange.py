@@ -125,6 +125,8 @@ def export(dataset: Path, name: str | None, selection: Selection, at: str | None
     format = format_named(name or by_ending, WRITTEN)
     collection = Collection(found.store, "", found.blocks(), selection, None if at is None else read_instant(at))
     leaves = collection.found()
+    for leaf in collection.unreadable:
+        click.echo(f"{leaf} is left out: its file is damaged; precomputed annotations verify says how.", err=True)
     whole = Export(collection.origin(leaves, found.name), collection.annotations(leaves), found.edges_nm, unit)
     if output != "-" and found.holds(Path(output)):
         raise InvalidInput(f"{output} lies among the annotations of the dataset; write the export somewhere else.")

@@ -44,6 +44,7 @@ class Found:
 class Collection:
     """The chosen annotations of a dataset, now or `at` an instant; reads nothing before it is asked.
 
+    `unreadable` names, as block/leaf, the leaves that `found` had to leave out because their files are damaged.
     Raises InvalidInput where authors are asked of an earlier instant.
     """
 
@@ -61,19 +62,29 @@ class Collection:
         self._selection = selection or Selection()
         self._at = at
         self._patience_s = _PATIENCE_S
+        self.unreadable: list[str] = []
         if at is not None and self._selection.authors:
             raise InvalidInput("Who edited an annotation last is known of the newest version only: leave out the one.")
 
     def found(self) -> list[Found]:
-        """The leaves that are meant, each in the version that `annotations` reads; raises Unreadable, OSError."""
-        leaves = [found for leaf in self._leaves() if (found := self._find(leaf)) is not None]
+        """The leaves that are meant, each in the version that `annotations` reads; raises OSError."""
+        self.unreadable = []
+        leaves = []
+        for leaf in self._leaves():
+            try:
+                found = self._find(leaf)
+            except Unreadable:
+                self.unreadable.append("/".join(leaf))
+                continue
+            if found is not None:
+                leaves.append(found)
         return sorted(leaves, key=lambda each: each.leaf)
 
     def origin(self, found: list[Found], name: str) -> Origin:
         """What a file of these leaves of the dataset of that name is made from."""
         leaves = {each.leaf: each.made for each in found}
         at = None if self._at is None else instant(self._at)
-        return Origin(name, instant(datetime.now(UTC)), leaves, self._selection, at)
+        return Origin(name, instant(datetime.now(UTC)), leaves, self._selection, at, tuple(self.unreadable))
 
     def annotations(self, found: list[Found]) -> Iterator[Placed]:
         """The chosen annotations of these leaves; raises Unreadable, Gone, Busy, OSError."""

@@ -135,7 +135,7 @@ class Importer:
             self._take(row, work, bases)
         if last and self._removes:
             self._remove(work, bases)
-        work.plan.notes += bases.notes
+        work.plan.notes += bases.notes + work.stored.notes
         return work.plan
 
     def _take(self, row: Row, work: _Work, bases: _Bases) -> None:

@@ -29,19 +29,24 @@ class Made:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a file was made from: of which dataset, when, the version of each leaf, and what was chosen of them."""
+    """What a file was made from: of which dataset, when, the version of each leaf, and what was chosen of them.
+
+    `unreadable` names, as block/leaf, what is not in the file because it is damaged.
+    """
 
     dataset: str
     made: str
     leaves: Mapping[Leaf, Made]
     selection: Selection = field(default_factory=Selection)
     at: str | None = None
+    unreadable: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The members of a header."""
         leaves = {f"{block}/{leaf}": [made.version, made.etag] for (block, leaf), made in self.leaves.items()}
         members = {MARK: FORMAT, "dataset": self.dataset, "made": self.made, "leaves": leaves}
-        return members | {"selection": self.selection.to_json()} | ({} if self.at is None else {"at": self.at})
+        members |= {"selection": self.selection.to_json()} | ({} if self.at is None else {"at": self.at})
+        return members | ({"unreadable": list(self.unreadable)} if self.unreadable else {})
 
     @classmethod
     def from_json(cls, members: Any) -> Origin:  # noqa: ANN401  # any JSON value

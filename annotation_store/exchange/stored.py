@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from annotation_store.blocks import Blocks, Location, check_name, slice_digits
@@ -32,6 +33,12 @@ class Stored:
         self._leaves: dict[Leaf, StoredLeaf] = {}
         self._bases: dict[tuple[Leaf, Made], Items | None] = {}
         self._places: dict[str, Leaf] | None = None
+        self._unreadable: dict[Leaf, str] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on the leaves that were passed over because their files are damaged."""
+        return [f"{why} It was not looked at for annotations of this file." for why in self._unreadable.values()]
 
     def leaf(self, leaf: Leaf) -> StoredLeaf:
         """A leaf as it is now; raises InvalidInput for names that none may have, Unreadable, OSError."""
@@ -45,8 +52,8 @@ class Stored:
             return likely
         if self._places is None:
             self._places = {}
-            for leaf in self.all_leaves():
-                for each in self.leaf(leaf).items:
+            for leaf, stored in self._readable():
+                for each in stored.items:
                     self._places.setdefault(each, leaf)
         return self._places.get(id)
 
@@ -77,15 +84,20 @@ class Stored:
 
     def slices_in_nm(self, edge_nm: float) -> bool:
         """Whether the leaves of slices are named by nanometres, as an older set-up did: those that there are say it."""
-        for leaf in self.all_leaves():
-            digits = slice_digits(leaf[1])
-            if digits is None:
-                continue
-            for item in self.leaf(leaf).items.values():
+        for place, stored in self._readable(lambda leaf: slice_digits(leaf[1]) is not None):
+            digits = slice_digits(place[1])
+            for item in stored.items.values():
                 z = _height(item)
                 if z is not None and int(z // 1) % 10_000 != digits:
                     return int(z * edge_nm // 1) % 10_000 == digits
         return False
+
+    def _readable(self, wanted: Callable[[Leaf], bool] = lambda leaf: True) -> Iterator[tuple[Leaf, StoredLeaf]]:
+        for leaf in filter(wanted, self.all_leaves()):
+            try:
+                yield leaf, self.leaf(leaf)
+            except Unreadable as error:
+                self._unreadable[leaf] = str(error)
 
     def _read(self, leaf: Leaf) -> StoredLeaf:
         for name, what in zip(leaf, ("block", "leaf"), strict=True):
@@ -93,12 +105,18 @@ class Stored:
         location = self._reader.locate(self._dataset, *leaf)
         try:
             snapshot = self._reader.check(location)
+            return StoredLeaf(location, parse_stored(snapshot.data), snapshot.etag, len(snapshot.data))
         except NotFound:
             return StoredLeaf(location, {}, None, 0)
-        return StoredLeaf(location, parse_stored(snapshot.data), snapshot.etag, len(snapshot.data))
+        except Unreadable as error:
+            raise Unreadable(f"{'/'.join(leaf)} cannot be read: {error}") from error
 
     def _base(self, leaf: Leaf, made: Made) -> Items | None:
-        now = self.leaf(leaf)
+        try:
+            now = self.leaf(leaf)
+        except Unreadable as error:
+            self._unreadable[leaf] = str(error)
+            return None
         if made.etag is not None and (now.etag or "").startswith(made.etag):
             return now.items
         if made.version is None:

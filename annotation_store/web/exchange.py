@@ -43,6 +43,7 @@ from precomputed_server.web.routes import TREE, Target, parse_target, tree_url
 from precomputed_server.web.state import STATE
 
 _ATTEMPTS = 5
+_MOST_NAMED = 20
 _LONGEST_LINK = 1 << 16
 _CHOOSING = ("box", "type", "leaf", "author", "reviewed", "at")
 _YES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -64,10 +65,17 @@ async def get_export(request: web.Request, target: Target) -> web.StreamResponse
         "Content-Type": format.media_type,
         "Content-Disposition": _attachment(_name_of(volume) + format.suffix),
         "Cache-Control": NO_CACHE,
+        **_left_out(collection),
     }
     if request.method == "HEAD" or format.write is None:
         return web.Response(headers=headers)
     return await _stream(request, format.write(export), headers)
+
+
+def _left_out(collection: Collection) -> dict[str, str]:
+    """The header that names the damaged leaves, as block/leaf in percent encoding, which are not in the answer."""
+    names = ", ".join(map(quote, collection.unreadable[:_MOST_NAMED]))
+    return {"Annotations-Unreadable": names} if names else {}
 
 
 def _attachment(name: str) -> str:
@@ -109,7 +117,7 @@ def _state(state: dict[str, Any], collection: Collection, name: str, edges_nm: E
             layer["name"] += " image"
     state["layers"] += layers
     state["selectedLayer"] = {"layer": layers[0]["name"], "visible": True} if layers else state["selectedLayer"]
-    return json_answer(state)
+    return json_answer(state, _left_out(collection))
 
 
 async def _collection(request: web.Request, target: Target) -> tuple[Volume, Collection]:

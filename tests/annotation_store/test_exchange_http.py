@@ -230,6 +230,23 @@ async def test_an_export_that_fails_half_way_is_no_whole_file(
     assert len((await (await client.get(f"{ROOT}/export?format=jsonl")).text()).splitlines()) == 3001
 
 
+async def test_a_damaged_leaf_stops_only_itself(connect: Connect, place: Place) -> None:
+    client = await begun(connect, place)
+    (place.root / "brain/annotations/x0y0z0/corrupt.json").write_text('[{"id":')
+    for name in FORMATS:
+        answer = await client.get(f"{ROOT}/export?format={name}")
+        assert (answer.status, answer.headers["Annotations-Unreadable"]) == (200, "x0y0z0/corrupt")
+        assert name == "csv" or '"unreadable":["x0y0z0/corrupt"]' in (await answer.text()).splitlines()[0]
+    answer = await client.get(STATE)
+    assert (answer.status, answer.headers["Annotations-Unreadable"]) == (200, "x0y0z0/corrupt")
+    report = await imported(client, "id,x,y,z\nnew1,1,2,3\n")
+    assert report["counts"]["added"] == 1
+    assert [note for note in report["notes"] if note.startswith("x0y0z0/corrupt cannot be read: ")]
+    answer = await client.post(IMPORT, data="id,x,y,z,block,leaf\nnew2,1,2,3,x0y0z0,corrupt\n")
+    assert answer.status >= 400
+    assert "x0y0z0/corrupt" in (await answer.json())["detail"]
+
+
 async def test_files_that_another_program_wrote_hold_up_nobody(connect: Connect, place: Place) -> None:
     """A restored backup differs from its log for good; exports do not take the threads of those who read either."""
     client = await connect(write_threads=1)
