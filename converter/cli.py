@@ -17,7 +17,7 @@ from converter.options import ConvertOptions, Summary
 from converter.progress import progress_on
 from converter.swap import TransformAnnotations
 from converter.voxel_size import ASSUMED, parse_edges
-from converter.writers import WRITERS
+from converter.writers import FORMATS
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import DATA_TYPES
@@ -59,7 +59,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
                  help="Factor between levels, each 1 or 2; auto halves what keeps voxels near to cubes."),
     click.option("--chunk-size", default="64,64,64", callback=_vector, metavar="X,Y,Z", show_default=True,
                  help="Voxels of a chunk."),
-    click.option("--format", type=click.Choice(list(WRITERS)), default="tiff", show_default=True,
+    click.option("--format", type=click.Choice(list(FORMATS)), default="tiff", show_default=True,
                  help="tiff: deflated; raw: the voxels as they are."),
     click.option("--segmentation", is_flag=True, help="The voxels are labels: levels keep the most frequent one."),
     click.option("--dtype", type=click.Choice(DATA_TYPES), help="What float64, float16, bool or int64 planes become."),

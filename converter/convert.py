@@ -39,7 +39,7 @@ from converter.statistics import statistics
 from converter.swap import SwapPlan, TransformAnnotations, begin_swap, interrupted_swap, roll_forward
 from converter.tasks import StoredScale, Volume
 from converter.voxel_size import VoxelSize, voxel_size
-from converter.writers import writer
+from converter.writers import Voxels, writer
 from precomputed_server.errors import InvalidInput
 from precomputed_server.files import typed
 from precomputed_server.format.geometry import Vector
@@ -167,7 +167,8 @@ def _run(
 
 def _stored_scales(conversion: _Conversion, staging: Path) -> tuple[StoredScale, ...]:
     stored = []
-    chosen = writer(conversion.options.format)
+    volume, options = conversion.volume, conversion.options
+    chosen = writer(options.output, Voxels(volume.dtype, volume.num_channels, options.chunk_size))
     for level in conversion.levels:
         directory = staging / level.scale.key
         directory.mkdir(parents=True)

@@ -10,7 +10,7 @@ from converter.destination import KEEP, TRANSFORM
 from converter.executor import usable_cpus
 from converter.scales import PyramidOptions
 from converter.voxel_size import Edges, VoxelSize
-from converter.writers import writer
+from converter.writers import Output
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import VolumeInfo
@@ -34,6 +34,7 @@ class ConvertOptions:
     downsample: Vector | None = None
     chunk_size: Vector = (64, 64, 64)
     format: str = "tiff"
+    compress: str | None = None
     segmentation: bool = False
     dtype: str | None = None
     jobs: int | None = None
@@ -51,13 +52,17 @@ class ConvertOptions:
             raise InvalidInput("--annotation-block must be at least 1 voxel in every axis.")
         if self.annotations not in (None, KEEP, TRANSFORM):
             raise InvalidInput(f"--annotations {self.annotations} is neither {KEEP} nor {TRANSFORM}.")
-        writer(self.format)
-        _ = self.pyramid  # checks the rest
+        _ = self.output, self.pyramid  # check the rest
 
     @property
     def pyramid(self) -> PyramidOptions:
         """The part that decides about levels."""
         return PyramidOptions(self.chunk_size, self.levels, self.downsample)
+
+    @property
+    def output(self) -> Output:
+        """The part that decides how chunks are stored."""
+        return Output(self.format, self.compress)
 
     @property
     def processes(self) -> int:
@@ -71,7 +76,7 @@ class ConvertOptions:
             "levels": self.levels,
             "downsample": "auto" if self.downsample is None else list(self.downsample),
             "chunk_size": list(self.chunk_size),
-            "format": self.format,
+            **self.output.to_json(),
             "segmentation": self.segmentation,
             "dtype": self.dtype,
             "assumed_voxel_size": [None if edge is None else str(edge) for edge in self.assumed_voxel_size],

@@ -16,7 +16,7 @@ from converter.data_type import converted
 from converter.downsample import average, mode
 from converter.plan import SINGLE, Band
 from converter.planes import Plane, read_rows
-from converter.writers import Writer
+from converter.writers import Writer, read_chunk, write_chunk
 from precomputed_server.format.geometry import Box, Vector, ceil_divide, multiply
 from precomputed_server.format.grid import cell_box, cells_overlapping
 from precomputed_server.format.info import ScaleInfo
@@ -71,15 +71,16 @@ class StoredScale:
 
     def write(self, box: Box, chunk: Array) -> Written:
         """Store one chunk "(C, Z, Y, X)"."""
-        return Written(1, self.writer.write(self.directory, box, chunk))
+        return Written(1, write_chunk(self.writer, self.directory, self.scale, box, chunk))
 
     def read(self, box: Box) -> Array:
         """Read any box of the scale from its chunks: "(C, Z, Y, X)"."""
         x, y, z = box.size
         voxels = np.empty((self.volume.num_channels, z, y, x), self.volume.dtype)
+        channels, dtype = self.volume.num_channels, self.volume.dtype
         for cell in cells_overlapping(self.scale, box):
             chunk_box = cell_box(self.scale, cell)
-            chunk = self.writer.read(self.directory, chunk_box, self.volume.num_channels, self.volume.dtype)
+            chunk = read_chunk(self.writer, self.directory, self.scale, chunk_box, channels, dtype)
             shared = box.clipped(chunk_box)
             voxels[_within(shared, box)] = chunk[_within(shared, chunk_box)]
         return voxels

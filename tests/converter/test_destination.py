@@ -246,7 +246,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_dataset(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("converter.writers.write_all", full)
+    monkeypatch.setattr("converter.writers.files.write_all", full)
     with pytest.raises(StorageFull):
         convert(source, tmp_path / "made", options())
     assert files_of(tmp_path / "made") == {}

@@ -1,0 +1,22 @@
+"""Output formats: how the chunks of a dataset are kept, one class each, behind the protocol in `protocol.py`."""
+
+from converter.writers.files import read_chunk, write_chunk
+from converter.writers.output import FORMATS, Output, Voxels, writer
+from converter.writers.protocol import Array, Channel, Pieces, Writer
+from converter.writers.raw import RawWriter
+from converter.writers.tiff import TiffWriter
+
+__all__ = [
+    "FORMATS",
+    "Array",
+    "Channel",
+    "Output",
+    "Pieces",
+    "RawWriter",
+    "TiffWriter",
+    "Voxels",
+    "Writer",
+    "read_chunk",
+    "write_chunk",
+    "writer",
+]
