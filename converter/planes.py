@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +15,12 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from converter.directories import breaks_off
 from converter.metadata import Metadata, parse_ome
-from precomputed_server.errors import SourceError, Unreadable
-from precomputed_server.files import read_at
+from converter.plane import FileVersion
+from converter.plane import Plane as Plane
+from converter.stored import Part, check_unchanged, read_stored, version_of
+from precomputed_server.errors import SourceError
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its remarks on damage are for logs, not for stderr
 
@@ -35,40 +37,8 @@ _DAMAGE = (
 )
 """What tifffile and its codecs raise depends on which byte of a file is damaged."""
 
-_HEADER, _BIG_HEADER = {b"II*\0": "<", b"MM\0*": ">"}, {b"II+\0": "<", b"MM\0+": ">"}
-
-
-@dataclass(frozen=True)
-class Plane:
-    """One page of one file: `shape` is "(S, Y, X)" with S samples a pixel, `dtype` has the file's byte order.
-
-    `interleaved` says that the file keeps the samples as "(Y, X, S)"; `offset` is where the pixels begin in bytes
-    when they lie there uncompressed and in one piece, else None. `segment_rows` are decoded together.
-    """
-
-    path: str
-    page: int
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
-    interleaved: bool = False
-    offset: int | None = None
-    segment_rows: int = 1
-
-    @property
-    def name(self) -> str:
-        """How errors name the plane."""
-        return self.path if self.page == 0 else f"{self.path} (page {self.page + 1})"
-
-    @property
-    def row_bytes(self) -> int:
-        """The bytes of one row of one stored sample plane."""
-        return self.shape[2] * self.dtype.itemsize * (self.shape[0] if self.interleaved else 1)
-
-    @property
-    def bytes(self) -> int:
-        """The bytes of the whole plane."""
-        samples, rows, columns = self.shape
-        return samples * rows * columns * self.dtype.itemsize
+_TABLE_ENTRY_BYTES = 200
+"""What tifffile holds for each strip or tile of an open page: the Python numbers of its offset and length."""
 
 
 @dataclass(frozen=True)
@@ -83,96 +53,82 @@ def read_content(path: str) -> TiffContent:
     """Describe every page of a TIFF without reading its pixels; raises SourceError naming the file."""
     try:
         with tifffile.TiffFile(path) as tiff:
-            order = tiff.byteorder
+            version = version_of(tiff.filehandle.fileno())
             every: list[Any] = list(tiff.pages)
             pages = [(index, page) for index, page in enumerate(every) if not page.is_reduced]
-            if not pages or _breaks_off(path):
+            if not pages or breaks_off(path):
                 raise ValueError("the chain of its pages breaks off")
-            planes = tuple(_plane(path, index, page, order) for index, page in pages)
+            planes = tuple(_plane(path, index, page, version) for index, page in pages)
             metadata = _metadata(tiff)
-            file_bytes = tiff.filehandle.size
     except _DAMAGE as error:
         raise SourceError(f"{path} is not a readable TIFF ({_reason(error)}); replace the file.") from error
     planes = _with_implied_planes(planes, metadata)
     for plane in planes:
-        if plane.offset is not None and plane.offset + plane.bytes > file_bytes:
+        if plane.offset is not None and plane.offset + plane.bytes > version.size:
             raise SourceError(f"{plane.name} is truncated: the file ends before the plane does; replace the file.")
     return TiffContent(planes, metadata)
 
 
-def read_rows(planes: Sequence[Plane], start: int, stop: int) -> Iterator[NDArray[Any]]:
+def read_rows(
+    planes: Sequence[Plane], start: int, stop: int, columns: tuple[int, int] | None = None
+) -> Iterator[NDArray[Any]]:
     """Read the rows from `start` up to `stop` of each plane in turn: "(S, Y, X)" in the file's dtype.
 
-    Of a compressed plane only the strips or tiles that hold these rows are decoded, one at a time.
-    Raises SourceError naming the plane.
+    `columns` are the first pixel of each row and the one behind the last, by default all. Of a compressed plane only
+    the strips or tiles that hold these pixels are decoded, one at a time. Raises SourceError naming the plane, also
+    when its file is not the one any more whose header was read.
     """
     for path, group in groupby(planes, key=lambda plane: plane.path):
         members = list(group)
+        parts = [Part(plane, start, stop, *(columns or (0, plane.shape[2]))) for plane in members]
         if all(plane.offset is not None for plane in members):
-            yield from _read_stored(path, members, start, stop)
+            yield from read_stored(path, parts)
         else:
-            yield from _decode(path, members, start, stop)
+            yield from _decode(path, parts)
 
 
-def _read_stored(path: str, planes: list[Plane], start: int, stop: int) -> Iterator[NDArray[Any]]:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
-    try:
-        for plane in planes:
-            yield _stored_rows(descriptor, plane, start, stop)
-    except (OSError, Unreadable) as error:
-        raise SourceError(f"{path} cannot be read ({_reason(error)}); replace the file.") from error
-    finally:
-        os.close(descriptor)
-
-
-def _stored_rows(descriptor: int, plane: Plane, start: int, stop: int) -> NDArray[Any]:
-    samples, rows, columns = plane.shape
-    origin = (plane.offset or 0) + start * plane.row_bytes
-    length = (stop - start) * plane.row_bytes
-    if plane.interleaved:
-        band = np.frombuffer(read_at(descriptor, origin, length), plane.dtype)
-        return band.reshape(stop - start, columns, samples).transpose(2, 0, 1)
-    pieces = [read_at(descriptor, origin + sample * rows * plane.row_bytes, length) for sample in range(samples)]
-    band = np.frombuffer(pieces[0] if samples == 1 else b"".join(pieces), plane.dtype)
-    return band.reshape(samples, stop - start, columns)
-
-
-def _decode(path: str, planes: list[Plane], start: int, stop: int) -> Iterator[NDArray[Any]]:
+def _decode(path: str, parts: list[Part]) -> Iterator[NDArray[Any]]:
     try:
         with tifffile.TiffFile(path) as tiff:
-            for plane in planes:
-                yield _decoded_rows(tiff.pages[plane.page], plane, start, stop)
+            for part in parts:
+                check_unchanged(tiff.filehandle.fileno(), part.plane)
+                yield _decoded_rows(tiff.pages[part.plane.page], part)
+                check_unchanged(tiff.filehandle.fileno(), part.plane)
     except _DAMAGE as error:
         raise SourceError(f"{path} cannot be decoded ({_reason(error)}); replace the file.") from error
 
 
-def _decoded_rows(page: Any, plane: Plane, start: int, stop: int) -> NDArray[Any]:  # noqa: ANN401
-    samples, _, columns = plane.shape
-    band = np.full((samples, stop - start, columns), page.nodata, plane.dtype.newbyteorder("="))
-    for index in _segments(page, start, stop):
-        segment, (sample, _, top, left, _), _ = page.decode(_segment_bytes(page, index), index, **_tables(page))
-        if segment is None:
-            continue
-        low, high = max(top, start), min(top + segment.shape[1], stop)
-        rows = segment[0, low - top : high - top, : columns - left].transpose(2, 0, 1)
-        width = rows.shape[2]
-        band[sample : sample + len(rows), low - start : high - start, left : left + width] = rows
-    return band
+def _decoded_rows(page: Any, part: Part) -> NDArray[Any]:  # noqa: ANN401
+    plane = part.plane
+    shape = (plane.file_samples, part.stop - part.start, part.right - part.left)
+    band = np.full(shape, page.nodata, plane.dtype.newbyteorder("="))
+    for index in _segments(page, part):
+        _place_segment(page, index, part, band)
+    return band if plane.samples is None else band[list(plane.samples)]
 
 
-def _segments(page: Any, start: int, stop: int) -> Iterator[int]:  # noqa: ANN401
-    """The strips or tiles that hold any of the rows: they are numbered row by row, sample plane by sample plane."""
+def _place_segment(page: Any, index: int, part: Part, band: NDArray[Any]) -> None:  # noqa: ANN401
+    """Decode a strip or tile into `band`; a function by itself, so that one is gone before the next is decoded."""
+    segment, (sample, _, top, left, _), _ = page.decode(_segment_bytes(page, index), index, **_tables(page))
+    if segment is None:
+        return
+    low, high = max(top, part.start), min(top + segment.shape[1], part.stop)
+    first, last = max(left, part.left), min(left + segment.shape[2], part.right)
+    pixels = segment[0, low - top : high - top, first - left : last - left].transpose(2, 0, 1)
+    rows, columns = slice(low - part.start, high - part.start), slice(first - part.left, last - part.left)
+    band[sample : sample + len(pixels), rows, columns] = pixels
+
+
+def _segments(page: Any, part: Part) -> Iterator[int]:  # noqa: ANN401
+    """The strips or tiles that hold any of the pixels: they are numbered row by row, sample plane by sample plane."""
     length = page.tilelength if page.is_tiled else page.rowsperstrip
-    across = -(-page.imagewidth // page.tilewidth) if page.is_tiled else 1
-    down = -(-page.imagelength // length)
-    planes = page.samplesperpixel if page.planarconfig == 2 else 1
-    for plane in range(planes):
-        first = plane * down + start // length
-        last = plane * down + (stop - 1) // length
-        yield from range(first * across, (last + 1) * across)
+    width = page.tilewidth if page.is_tiled else page.imagewidth
+    across, down = -(-page.imagewidth // width), -(-page.imagelength // length)
+    wanted = range(part.plane.file_samples) if part.plane.samples is None else sorted(set(part.plane.samples))
+    for sample in wanted if page.planarconfig == 2 and page.samplesperpixel > 1 else (0,):
+        for row in range(part.start // length, (part.stop - 1) // length + 1):
+            first = (sample * down + row) * across
+            yield from range(first + part.left // width, first + (part.right - 1) // width + 1)
 
 
 def _segment_bytes(page: Any, index: int) -> bytes | None:  # noqa: ANN401
@@ -193,7 +149,7 @@ def _tables(page: Any) -> dict[str, Any]:  # noqa: ANN401
     return {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
 
 
-def _plane(path: str, index: int, page: Any, byte_order: str) -> Plane:  # noqa: ANN401
+def _plane(path: str, index: int, page: Any, version: FileVersion) -> Plane:  # noqa: ANN401
     if page.dtype is None or page.axes not in ("YX", "YXS", "SYX"):
         raise ValueError(f"page {index + 1} has axes {page.axes} and data type {page.dtype}")
     shape = (1, *page.shape) if page.axes == "YX" else page.shape
@@ -202,10 +158,44 @@ def _plane(path: str, index: int, page: Any, byte_order: str) -> Plane:  # noqa:
     ends = zip(page.dataoffsets, page.databytecounts, strict=True)
     if max((offset + length for offset, length in ends), default=0) > page.parent.filehandle.size:
         raise ValueError("it is truncated")
-    dtype = np.dtype(page.dtype).newbyteorder("<" if byte_order == "<" else ">")
-    offset = page.dataoffsets[0] if page.is_final else None
-    segment_rows = 1 if page.is_final else page.tilelength if page.is_tiled else page.rowsperstrip
-    return Plane(path, index, shape, dtype, page.axes == "YXS", offset, min(segment_rows, shape[1]))
+    dtype = np.dtype(page.dtype).newbyteorder("<" if page.parent.byteorder == "<" else ">")
+    return Plane(
+        path,
+        index,
+        shape,
+        dtype,
+        interleaved=page.axes == "YXS",
+        offset=page.dataoffsets[0] if page.is_final else None,
+        file_samples=shape[0],
+        version=version,
+        **_segmentation(page, shape),
+    )
+
+
+def _segmentation(page: Any, shape: tuple[int, int, int]) -> dict[str, Any]:  # noqa: ANN401
+    """How a page is cut into strips or tiles, as members of Plane."""
+    if page.is_final:
+        return {"segment_rows": 1, "segment_columns": 1, "storage": "uncompressed, in one piece"}
+    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, shape[2])
+    rows = rows if page.is_tiled else min(rows, shape[1])
+    decoded = rows * columns * page.dtype.itemsize * (page.samplesperpixel if page.planarconfig == 1 else 1)
+    cut = (
+        f"tiles of {columns} × {rows}" if page.is_tiled else f"strips of {rows} rows" if rows < shape[1] else "1 strip"
+    )
+    return {
+        "segment_rows": min(rows, shape[1]),
+        "segment_columns": min(columns, shape[2]),
+        # as it lies, decompressed, with the predictor undone; and the table of all of them
+        "segment_bytes": 2 * decoded + max(page.databytecounts, default=0) + _TABLE_ENTRY_BYTES * len(page.dataoffsets),
+        "storage": f"{_compression(page)}, {cut}",
+    }
+
+
+def _compression(page: Any) -> str:  # noqa: ANN401
+    name = getattr(page.compression, "name", str(page.compression)).lower()
+    known = {"none": "uncompressed", "adobe_deflate": "deflate", "packbits": "PackBits", "jpeg": "JPEG", "lzw": "LZW"}
+    predictor = " with predictor" if int(page.predictor) > 1 else ""
+    return known.get(name, name) + predictor
 
 
 def _with_implied_planes(planes: tuple[Plane, ...], metadata: Metadata) -> tuple[Plane, ...]:
@@ -234,37 +224,6 @@ def _ratio(tag: Any) -> Fraction | None:  # noqa: ANN401
     if tag is None or not isinstance(tag.value, tuple) or 0 in tag.value:
         return None
     return Fraction(int(tag.value[0]), int(tag.value[1]))
-
-
-def _breaks_off(path: str) -> bool:
-    """Whether a page's directory lies beyond the end of the file, where tifffile would silently stop.
-
-    Source: TIFF 6.0 section 2; BigTIFF has 8-byte offsets and counts.
-    """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        mark = file.read(4)
-        order, big = (_HEADER.get(mark) or _BIG_HEADER.get(mark)), mark in _BIG_HEADER
-        if order is None:  # a relative of TIFF that tifffile knows and this function does not
-            return False
-        offset_format, count_format, entry_bytes = (
-            (f"{order}Q", f"{order}Q", 20) if big else (f"{order}I", f"{order}H", 12)
-        )
-        file.seek(8 if big else 4)
-        width, seen = struct.calcsize(offset_format), set()
-        (offset,) = struct.unpack(offset_format, file.read(width))
-        while offset and offset not in seen:
-            seen.add(offset)
-            file.seek(offset)
-            count = file.read(struct.calcsize(count_format))
-            if len(count) < struct.calcsize(count_format):
-                return True
-            file.seek(struct.unpack(count_format, count)[0] * entry_bytes, os.SEEK_CUR)
-            following = file.read(width)
-            if len(following) < width or file.tell() > size:
-                return True
-            (offset,) = struct.unpack(offset_format, following)
-        return False
 
 
 def _reason(error: Exception) -> str:

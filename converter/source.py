@@ -13,7 +13,8 @@ import numpy as np
 
 from converter.axes import page_grid
 from converter.metadata import Metadata
-from converter.planes import Plane, TiffContent, read_content
+from converter.plane import Plane
+from converter.planes import TiffContent, read_content
 from precomputed_server.errors import InvalidInput, SourceError
 from precomputed_server.format.geometry import Vector
 

@@ -45,3 +45,12 @@ class Box:
         low = tuple(max(a, b) for a, b in zip(self.start, other.start, strict=True))
         high = tuple(min(a, b) for a, b in zip(self.stop, other.stop, strict=True))
         return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+
+    def covered_by(self, cell: Vector) -> Box:
+        """The cells of `cell` voxels, counted from voxel 0, that share a voxel with this box, as a box of cells.
+
+        The bounds of a coarser scale, `cell` being its factor: its `voxel_offset` rounds down and its end up, so that
+        each of its voxels lies exactly over the voxels that it is made from.
+        """
+        low = tuple(start // length for start, length in zip(self.start, cell, strict=True))
+        return Box((low[0], low[1], low[2]), ceil_divide(self.stop, cell))
