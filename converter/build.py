@@ -1,95 +1,266 @@
-"""Writing every level of a pyramid: which tasks there are, and in what order."""
+"""Writing every level of a pyramid: which stages there are, which of their tasks are still to do, and in what order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from converter.executor import executor
-from converter.plan import MAXIMUM_BAND_BYTES, SINGLE, band_budget, bands, group_bytes
+from converter.decoding import decode_bytes, decoded
+from converter.executor import Report, executor
+from converter.journal import Done, Journal
+from converter.plan import Pyramid, ReadBytes, Stage, plan_stage, smallest_task_bytes, task_box, task_cells
 from converter.progress import Progress
-from converter.source import Stack
-from converter.tasks import CoarsenBand, CutBand, StoredScale, Task, Written
-from precomputed_server.format.geometry import Vector
+from converter.scratch import ScratchLevel
+from converter.stack_source import StackSource
+from converter.tasks import FAIL, BuildBlock, Target, Task, Volume, VoxelSource
+from precomputed_server.errors import InvalidInput
+from precomputed_server.format.geometry import Box, Vector, ceil_divide, multiply
 from precomputed_server.format.grid import grid_shape
 
+_PROCESS_BYTES = 90 << 20
+"""What a process holds before it has any voxels: the interpreter, numpy and the codecs."""
 _TOO_LITTLE_FOR_PROCESSES = 32 << 20
+_SLAB_BYTES = 16 << 30
 
 
 @dataclass(frozen=True)
-class Building:
-    """A pyramid to write: `steps[n]` is the factor x, y, z from level n - 1 to level n, `jobs` the processes to use."""
+class Plan:
+    """How a pyramid is made: its stages, in how many processes, and whether planes are first decoded to a disk."""
 
-    stack: Stack
-    stored: tuple[StoredScale, ...]
-    steps: tuple[Vector, ...]
-    jobs: int
+    stages: tuple[Stage, ...]
+    processes: int
+    decodes_first: bool = False
 
-    @property
-    def voxel_bytes(self) -> int:
-        """The bytes of one voxel with all its channels."""
-        return self.stored[0].volume.voxel_bytes
+    def to_json(self) -> dict[str, Any]:
+        """What an interrupted conversion leaves, so that the next one divides the work alike."""
+        return {
+            "stages": [stage.to_json() for stage in self.stages],
+            "processes": self.processes,
+            "decodes_first": self.decodes_first,
+        }
 
-    @property
-    def processes(self) -> int:
-        """How many processes are worth starting."""
-        little = self.stored[0].scale.bounds.voxels * self.voxel_bytes < _TOO_LITTLE_FOR_PROCESSES
-        return 1 if little else self.jobs
-
-    @property
-    def chunks(self) -> int:
-        """How many chunks all levels have."""
-        return sum(int(np.prod(grid_shape(level.scale))) for level in self.stored)
+    @classmethod
+    def from_json(cls, members: dict[str, Any]) -> Plan:
+        """Read it back."""
+        stages = tuple(Stage.from_json(stage) for stage in members["stages"])
+        return cls(stages, members["processes"], members["decodes_first"])
 
 
-def build(building: Building, progress: Progress | None) -> Written:
-    """Write every chunk of every level, each level from the one before it."""
-    total, written = building.chunks, Written()
+def make_plan(pyramid: Pyramid, source: StackSource, jobs: int, memory: int) -> Plan:
+    """Divide the work so that all processes together hold at most `memory` bytes.
 
-    def done(part: Written) -> None:
-        nonlocal written
-        written += part
-        if progress is not None:
-            progress(written.chunks, total)
-
-    with executor(building.processes) as running:
-        together = _makes_two_levels(building)
-        running.run(_cutting(building, together), done)
-        for index in range(2 if together else 1, len(building.stored)):
-            running.run(_coarsening(building, index), done)
-    return written
-
-
-def _rows_lie_apart(building: Building) -> bool:
-    """Whether a band can be read without decoding much more of its planes."""
-    return building.stack.segment_rows <= building.stored[0].scale.chunk_sizes[0][1]
-
-
-def _makes_two_levels(building: Building) -> bool:
-    """Whether the second level is made while the first is in memory, which saves reading it back.
-
-    It takes bands of twice the planes, hence fewer rows each: not where a plane would be decoded more often for it,
-    nor where the chunks for one of the next level are too large.
+    Fewer than `jobs` processes are used where each needs more than its share, but no fewer than half as long as
+    decoding planes to a disk first can be done by more. Raises InvalidInput naming the memory that is needed when not
+    even one process can do it.
     """
-    if len(building.stored) < 2 or not _rows_lie_apart(building):
-        return False
-    return group_bytes(building.stored[0].scale, building.voxel_bytes, building.steps[1]) <= MAXIMUM_BAND_BYTES
+    wanted = 1 if pyramid.bytes(0) < _TOO_LITTLE_FOR_PROCESSES else jobs
+    few = -(-wanted // 2)
+    directly, through_scratch = partial(_plan, pyramid, source), partial(_plan_with_scratch, pyramid, source)
+    choices = [
+        *((directly, processes) for processes in range(wanted, few - 1, -1)),
+        *((through_scratch, processes) for processes in range(wanted, 0, -1)),
+        *((directly, processes) for processes in range(few - 1, 0, -1)),
+    ]
+    for choice, processes in choices:
+        plan = choice(processes, _budget(memory, processes))
+        if plan is not None:
+            return plan
+    raise InvalidInput(
+        f"--max-memory {_mebibytes(memory)}MiB is too little for planes and chunks of this size; it takes "
+        f"{_mebibytes(_needed(pyramid, source))}MiB at least."
+    )
 
 
-def _cutting(building: Building, together: bool) -> Iterator[Task]:
-    finest, stack = building.stored[0], building.stack
-    budget = MAXIMUM_BAND_BYTES  # each band decodes whole planes again: few, large ones
-    if _rows_lie_apart(building):
-        budget = band_budget(finest.scale, building.voxel_bytes, building.processes)
-    coarser, group = (building.stored[1], building.steps[1]) if together else (None, SINGLE)
-    for band in bands(finest.scale, building.voxel_bytes, budget, group):
-        yield CutBand(band, stack.planes[band.box.start[2] : band.box.stop[2]], finest, coarser, group)
+@dataclass(frozen=True)
+class Build:
+    """A pyramid to write: `staging` holds the scales, the journal and what stages keep for each other."""
+
+    pyramid: Pyramid
+    source: StackSource
+    volume: Volume
+    target: Target
+    staging: Path
+    plan: Plan
+    on_error: str = FAIL
+
+    @property
+    def journal(self) -> Journal:
+        """Which tasks are done."""
+        return Journal(self.staging / "journal")
+
+    def run(self, progress: Progress | None) -> None:
+        """Do every task that is still to do, and tell `progress` of each, those that were done before included."""
+        report = self._counter(progress)
+        self.journal.directory.mkdir(exist_ok=True)
+        with executor(self.plan.processes) as running:
+            for number, stage in enumerate(self.plan.stages):
+                (self.staging / f"level-{number + 1}").mkdir(exist_ok=True)
+                for tasks in self._batches(number, stage, report):
+                    running.run(tasks, report)
+                if number:
+                    shutil.rmtree(self.staging / f"level-{number}")
+
+    def forget(self, files: Set[str]) -> None:
+        """Do again what was made of these files of the source: all of it, if a later stage has begun."""
+        if not files or not self.journal.directory.exists():
+            return
+        first, *later = self.plan.stages
+        if any(self.journal.find(stage.first, cell) for stage in later for cell in task_cells(self.pyramid, stage)):
+            shutil.rmtree(self.journal.directory)
+            return
+        for cell in task_cells(self.pyramid, first):
+            part = self.source.part(task_box(self.pyramid, first, cell).moved(self.source.bounds.start))
+            if not files.isdisjoint(plane.path for pages in part.stack.planes for plane in pages):
+                self.journal.forget(first.first, cell)
+
+    def _counter(self, progress: Progress | None) -> Report:
+        """What adds up the chunks of tasks and tells `progress`."""
+        total = sum(math.prod(grid_shape(scale)) for scale in self.pyramid.scales)
+        stored = 0
+
+        def report(done: Done) -> None:
+            nonlocal stored
+            stored += done.chunks
+            if progress is not None:
+                progress(stored, total)
+
+        return report
+
+    def _batches(self, number: int, stage: Stage, report: Report) -> Iterator[Iterable[Task]]:
+        """The tasks that may run side by side: all of a stage, or first the planes of a slab and then its tasks."""
+        source = self.source if number == 0 else self._scratch(number)
+        remaining = self._remaining(stage, report)
+        if number or not self.plan.decodes_first:
+            yield (self._task(number, stage, cell, source) for cell in remaining)
+            return
+        directory = self.staging / "planes"
+        for _, cells in groupby(remaining, key=lambda cell: cell[2]):
+            slab = list(cells)
+            directory.mkdir(exist_ok=True)
+            tasks, stored = decoded(self.source, self._slab(stage, slab).moved(self.source.bounds.start), directory)
+            yield tasks
+            yield [self._task(number, stage, cell, stored) for cell in slab]
+            shutil.rmtree(directory)
+
+    def _remaining(self, stage: Stage, report: Report) -> Iterator[Vector]:
+        for cell in task_cells(self.pyramid, stage):
+            done = self.journal.find(stage.first, cell)
+            if done is None:
+                yield cell
+            else:
+                report(done)
+
+    def _slab(self, stage: Stage, cells: Sequence[Vector]) -> Box:
+        """Everything that the tasks at `cells` read."""
+        boxes = [task_box(self.pyramid, stage, cell) for cell in cells]
+        x, y, z = ((min(box.start[axis] for box in boxes), max(box.stop[axis] for box in boxes)) for axis in range(3))
+        return Box((x[0], y[0], z[0]), (x[1], y[1], z[1]))
+
+    def _task(self, number: int, stage: Stage, cell: Vector, source: VoxelSource) -> Task:
+        last = number + 1 == len(self.plan.stages)
+        box = task_box(self.pyramid, stage, cell)
+        return BuildBlock(
+            pyramid=self.pyramid,
+            stage=stage,
+            cell=cell,
+            source=source.part(box.moved(self.source.bounds.start) if number == 0 else box),
+            volume=self.volume,
+            target=self.target,
+            journal=self.journal,
+            next_level=None if last else self._scratch(number + 1),
+            on_error=self.on_error,
+        )
+
+    def _scratch(self, number: int) -> ScratchLevel:
+        """What stage `number` is made from, for stages after the first."""
+        below = self.plan.stages[number - 1]
+        level = below.last + 1
+        voxels = multiply(below.blocks[-1], self.pyramid.scales[below.last].chunk_sizes[0])
+        return ScratchLevel(
+            self.staging / f"level-{number}",
+            self.pyramid.scales[level].size,
+            ceil_divide(voxels, self.pyramid.steps[level]),
+            self.volume.num_channels,
+            self.volume.dtype,
+        )
 
 
-def _coarsening(building: Building, index: int) -> Iterator[Task]:
-    finer, coarser = building.stored[index - 1], building.stored[index]
-    budget = band_budget(coarser.scale, building.voxel_bytes, building.processes)
-    for band in bands(coarser.scale, building.voxel_bytes, budget):
-        yield CoarsenBand(band, finer, coarser, building.steps[index])
+def _plan(pyramid: Pyramid, source: StackSource, processes: int, budget: int) -> Plan | None:
+    """The plan where every task reads what it needs of the source."""
+    grain = _grain_rows(source)
+    if grain is None:
+        return None
+    first = plan_stage(pyramid, 0, budget, processes, _reading(source), grain)
+    return None if first is None else Plan(tuple(_stages(pyramid, first, budget, processes)), processes)
+
+
+def _plan_with_scratch(pyramid: Pyramid, source: StackSource, processes: int, budget: int) -> Plan | None:
+    """The plan where planes are decoded to a disk first, as few of them at a time as its stage allows."""
+    if source.grain == (1, 1, 1) or decode_bytes(source) > budget:
+        return None
+    first = plan_stage(pyramid, 0, budget, processes, _row_bytes)
+    if first is None:
+        return None
+    while first.last > 0 and _slab_bytes(pyramid, first) > _SLAB_BYTES:
+        first = plan_stage(_finest(pyramid, first.last), 0, budget, processes, _row_bytes) or first
+    return Plan(tuple(_stages(pyramid, first, budget, processes)), processes, decodes_first=True)
+
+
+def _grain_rows(source: StackSource) -> int | None:
+    """The rows that a task should read together; None where planes of the stack do not lie across the dataset's z."""
+    _, rows, depth = source.grain
+    return rows if depth == 1 else None
+
+
+def _reading(source: StackSource) -> ReadBytes:
+    """What reading a box takes that is counted from the first voxel."""
+    start = source.bounds.start
+    return lambda box: source.read_bytes(box.moved(start))
+
+
+def _finest(pyramid: Pyramid, levels: int) -> Pyramid:
+    return replace(
+        pyramid, scales=pyramid.scales[:levels], steps=pyramid.steps[:levels], phases=pyramid.phases[:levels]
+    )
+
+
+def _stages(pyramid: Pyramid, first: Stage, budget: int, processes: int) -> Iterator[Stage]:
+    stage: Stage | None = first
+    while stage is not None:
+        yield stage
+        if stage.last + 1 == len(pyramid.scales):
+            return
+        stage = plan_stage(pyramid, stage.last + 1, budget, processes, _row_bytes)
+
+
+def _row_bytes(box: Box) -> int:
+    """What reading a piece takes: a part of one of its planes, whose voxels are not larger than 8 bytes."""
+    return 8 * box.size[0] * box.size[1]
+
+
+def _slab_bytes(pyramid: Pyramid, stage: Stage) -> int:
+    """The bytes of the planes that the tasks side by side in one slab read."""
+    box = task_box(pyramid, stage, (0, 0, 0))
+    columns, rows, _ = pyramid.scales[0].size
+    return columns * rows * box.size[2] * pyramid.voxel_bytes
+
+
+def _budget(memory: int, processes: int) -> int:
+    """What each process may hold of voxels; with one, this process does the work itself."""
+    others = processes if processes > 1 else 0
+    return (memory - _PROCESS_BYTES * (1 + others)) // processes
+
+
+def _needed(pyramid: Pyramid, source: StackSource) -> int:
+    reading = smallest_task_bytes(pyramid, 0, _row_bytes if source.grain != (1, 1, 1) else _reading(source))
+    return _PROCESS_BYTES + max(reading, decode_bytes(source) if source.grain != (1, 1, 1) else 0)
+
+
+def _mebibytes(number: int) -> int:
+    return -(-number // (1 << 20))

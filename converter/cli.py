@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ import click
 
 from converter.convert import convert as convert_stack
 from converter.destination import KEEP, TRANSFORM
+from converter.downsample import METHODS
 from converter.options import ConvertOptions, Summary
 from converter.progress import progress_on
 from converter.swap import TransformAnnotations
+from converter.tasks import BLANK, FAIL, SKIP
 from converter.voxel_size import ASSUMED, parse_edges
 from converter.writers import FORMATS
 from precomputed_server.errors import InvalidInput
@@ -52,6 +55,18 @@ def _step(context: click.Context, parameter: click.Parameter, value: str) -> Vec
     return None if value == "auto" else _vector(context, parameter, value)
 
 
+def _bytes(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Parse a size such as `512MiB`, `2GiB`, `1.5GB` or a number of bytes."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", value.strip(), re.IGNORECASE)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no size, such as 512MiB or 2GiB.")
+    number, letter, binary = match.groups()
+    step = 1024 if binary or len(value.strip()) == len(number) + len(letter) else 1000
+    return int(float(number) * step ** " KMGT".index(letter.upper() or " "))
+
+
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--voxel-size", metavar="X,Y,Z", help="Edges of a voxel in µm; `,,2` gives only what the TIFF lacks."),
     click.option("--levels", type=int, help="Number of levels, full resolution included  [default: to one chunk]"),
@@ -63,7 +78,14 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
                  help="tiff: deflated; raw: the voxels as they are."),
     click.option("--segmentation", is_flag=True, help="The voxels are labels: levels keep the most frequent one."),
     click.option("--dtype", type=click.Choice(DATA_TYPES), help="What float64, float16, bool or int64 planes become."),
+    click.option("--downsample-method", type=click.Choice(list(METHODS)),
+                 help="How coarser levels are made  [default: average; mode for labels]"),
     click.option("--jobs", type=int, help="Processes  [default: the CPUs this process may use]"),
+    click.option("--max-memory", callback=_bytes, metavar="SIZE",
+                 help="Memory of all processes together, such as 4GiB  [default: half of what this job or machine has, "
+                      "at most 2GiB]"),
+    click.option("--on-error", type=click.Choice([FAIL, SKIP, BLANK]), default=FAIL, show_default=True,
+                 help="A plane that cannot be read ends the conversion, leaves its chunks out, or counts as 0."),
     click.option("--overwrite", is_flag=True, help="Replace a pyramid that this program wrote."),
     click.option("--annotations", type=click.Choice([KEEP, TRANSFORM]),
                  help="With --overwrite: leave annotations as they are, or move them to the new voxels."),
@@ -159,6 +181,8 @@ def _report(summary: Summary) -> None:
             f"{summary.destination}: {levels}, {_counted(summary.chunks, 'chunk')}, {summary.bytes / 1e6:.1f} MB "
             f"in {summary.seconds:.1f} s ({rate:.0f} MB/s)"
         )
+    for reason in summary.unreadable:
+        click.echo(f"Left out: {reason}", err=True)
     click.echo(f"Look at it: precomputed serve {shlex.quote(str(summary.destination.parent))}")
 
 

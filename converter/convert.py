@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import platform
-import shutil
-import sys
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import precomputed_server
-from converter.build import Building, build
+from converter.build import Build, Plan, make_plan
 from converter.data_type import stored_type
 from converter.destination import (
     Destination,
     Existing,
     check_keys,
-    clear_leftovers,
     existing_pyramid,
     has_annotations,
     locked,
@@ -32,19 +23,41 @@ from converter.destination import (
     read_json,
 )
 from converter.options import ConvertOptions, Summary
+from converter.plan import Pyramid, pyramid_of
 from converter.progress import Progress
+from converter.provenance import (
+    Origin,
+    cloud_volume_provenance,
+    conversion_record,
+    dataset_record,
+    provenance,
+    request,
+)
+from converter.results import Found, gather, write_manifest
 from converter.scales import Level, levels, volume_info
-from converter.source import Stack, read_stack
-from converter.statistics import statistics
+from converter.source import read_stack
+from converter.stack_source import StackSource
+from converter.staging import check_space, kept_if_worthwhile, note_files, staging_for
+from converter.statistics import row_stride
 from converter.swap import SwapPlan, TransformAnnotations, begin_swap, interrupted_swap, roll_forward
-from converter.tasks import StoredScale, Volume
+from converter.tasks import Target, Volume
+from converter.view import View
 from converter.voxel_size import VoxelSize, voxel_size
-from converter.writers import Voxels, writer
+from converter.writers import Voxels, Writer, writer
 from precomputed_server.errors import InvalidInput
 from precomputed_server.files import typed
 from precomputed_server.format.geometry import Vector
-from precomputed_server.format.info import VolumeInfo
-from precomputed_server.format.names import ANNOTATIONS, BLOCK_INFO, CONVERSION, RECORD, STATISTICS
+from precomputed_server.format.info import ScaleInfo, VolumeInfo
+from precomputed_server.format.names import (
+    ANNOTATIONS,
+    BLOCK_INFO,
+    CLOUD_VOLUME_PROVENANCE,
+    CONVERSION,
+    MANIFEST,
+    PROVENANCE,
+    RECORD,
+    STATISTICS,
+)
 
 _BLOCKS = f"{ANNOTATIONS}/{BLOCK_INFO}"
 
@@ -53,25 +66,44 @@ _BLOCKS = f"{ANNOTATIONS}/{BLOCK_INFO}"
 class _Conversion:
     """A conversion that has been checked and can begin."""
 
-    sources: tuple[str, ...]
-    options: ConvertOptions
-    stack: Stack
-    voxel_size: VoxelSize
+    origin: Origin
+    source: StackSource
     volume: Volume
     levels: tuple[Level, ...]
-    operation: str
-    began: float
+    writer: Writer
+
+    @property
+    def options(self) -> ConvertOptions:
+        """What was asked for."""
+        return self.origin.options
+
+    @property
+    def scales(self) -> tuple[ScaleInfo, ...]:
+        """The scales as the format has them, finest first."""
+        return tuple(self.writer.described(level.scale, number) for number, level in enumerate(self.levels))
 
     @property
     def info(self) -> VolumeInfo:
         """The `info` that the dataset will have."""
         kind = "segmentation" if self.volume.segmentation else "image"
-        return volume_info(self.levels, self.volume.dtype.name, self.volume.num_channels, kind)
+        return volume_info(self.scales, self.volume.dtype.name, self.volume.num_channels, kind)
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys of the levels, finest first."""
-        return tuple(level.scale.key for level in self.levels)
+        return tuple(scale.key for scale in self.scales)
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """What its tasks are divided by."""
+        steps = tuple(level.step for level in self.levels)
+        return pyramid_of(self.scales, steps, self.volume.num_channels, self.volume.dtype)
+
+    @property
+    def identity(self) -> str:
+        """Tells whether an interrupted conversion is this one: by what was asked, and the voxels that it found."""
+        members = {**self.origin.request, "info": self.info.to_json()}
+        return hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()
 
 
 def convert(
@@ -83,13 +115,11 @@ def convert(
 ) -> Summary:
     """Convert the TIFF planes of `source` (directories, globs, files) into a precomputed dataset at `dest`.
 
-    The pyramid is built beside whatever `dest` holds and put in place at the end, `info` last: a killed conversion
-    leaves no new dataset, or is finished by the next one. A script that calls this needs the usual
-    `if __name__ == "__main__":`, because worker processes import its module.
+    The pyramid is built beside whatever `dest` holds and put in place at the end, `info` last. A conversion that was
+    killed leaves no new dataset; the same one, begun again, goes on where it stood. A script that calls this needs the
+    usual `if __name__ == "__main__":`, because worker processes import its module.
 
-    Each process holds at most 256 MiB of voxels at a time, a few rows of chunks or a part of one row, or the eight
-    chunks that one of the next level is made from where these are larger; beside them, the rows of one plane, or one
-    decoded strip or tile of a compressed one.
+    All processes together hold at most `options.max_memory` bytes.
 
     Raises InvalidInput, SourceError, DestinationExists, Busy, StorageFull and other PrecomputedErrors.
     """
@@ -97,7 +127,7 @@ def convert(
     destination = Destination(Path(dest))
     try:
         finished = _finish_interrupted(destination, transform_annotations)
-        if finished is not None and not options.overwrite and finished == _request(sources, options):
+        if finished is not None and not options.overwrite and finished == request(sources, options):
             return _finished_summary(destination)
         existing_pyramid(destination, options.overwrite)
         conversion = _prepare(sources, options)
@@ -109,7 +139,7 @@ def convert(
 
 def was_made_of(dataset: Path, source: str, options: ConvertOptions) -> bool:
     """Whether the dataset at `dataset` was converted from `source` with these `options`."""
-    return _request_recorded(Destination(dataset)) == _request((source,), options)
+    return _request_recorded(Destination(dataset)) == request((source,), options)
 
 
 def _prepare(sources: tuple[str, ...], options: ConvertOptions) -> _Conversion:
@@ -122,9 +152,13 @@ def _prepare(sources: tuple[str, ...], options: ConvertOptions) -> _Conversion:
         raise InvalidInput(
             f"Labels have one channel and {sources[0]} has {stack.num_channels}; leave --segmentation out."
         )
-    volume = Volume(dtype, stack.num_channels, options.segmentation)
+    source = StackSource(stack, View(), dtype)
+    voxels = source.bounds.voxels
+    volume = Volume(dtype, stack.num_channels, options.segmentation, options.method, row_stride(voxels))
     pyramid = levels(stack.size, size.nanometres, options.pyramid)
-    return _Conversion(sources, options, stack, size, volume, pyramid, uuid.uuid4().hex, began)
+    chosen = writer(options.output, Voxels(dtype, stack.num_channels, options.chunk_size))
+    files = {plane.path: plane.version for pages in stack.planes for plane in pages}
+    return _Conversion(Origin(sources, options, files, size, began), source, volume, pyramid, chosen)
 
 
 def _run(
@@ -140,40 +174,56 @@ def _run(
     if transforming and transform is None:
         raise InvalidInput("Annotations are moved by the command line; use `precomputed convert`.")
     blocks = _replaced_blocks(conversion, destination, existing)
-    clear_leftovers(destination)
-    staging = destination.staging / conversion.operation
-    try:
-        stored = _stored_scales(conversion, staging)
-        steps = tuple(level.step for level in conversion.levels)
-        written = build(Building(conversion.stack, stored, steps, conversion.options.processes), progress)
-        plan = SwapPlan(
-            operation=conversion.operation,
-            new_scales=conversion.keys,
-            old_scales=existing.scales,
-            info=info,
-            old_info=existing.info,
-            transform=transforming,
-            files={**_files(conversion, stored[-1]), **blocks},
-            new_files=_new_files(conversion, destination),
-        )
-    except BaseException:
-        shutil.rmtree(destination.staging, ignore_errors=True)
-        raise
+    check_space(destination, conversion.pyramid, conversion.writer, compressed=conversion.options.format != "raw")
+    files = conversion.origin.files
+    staged = staging_for(destination, conversion.identity, files, lambda: _plan(conversion))
+    target = Target(staged.directory, conversion.scales, conversion.writer)
+    build = Build(
+        conversion.pyramid,
+        conversion.source,
+        conversion.volume,
+        target,
+        staged.directory,
+        staged.plan,
+        conversion.options.on_error,
+    )
+    with kept_if_worthwhile(destination, staged):
+        _begin_scales(conversion, target)
+        build.forget({path for path, version in files.items() if staged.files[path] != version})
+        note_files(staged, conversion.identity, files)
+        build.run(progress)
+        found = gather(build.journal, conversion.pyramid, conversion.volume)
+        write_manifest(staged.directory / MANIFEST, conversion.keys, found)
+    plan = SwapPlan(
+        operation=staged.operation,
+        new_scales=(*conversion.keys, MANIFEST),
+        old_scales=(*existing.scales, MANIFEST),
+        info=info,
+        old_info=existing.info,
+        transform=transforming,
+        files={**_files(conversion, found, destination), **blocks},
+        new_files=_new_files(conversion, destination),
+    )
     begin_swap(destination, plan)
     roll_forward(destination, plan, transform)
-    seconds = time.time() - conversion.began
-    return Summary(destination.path, info, conversion.voxel_size, written.chunks, written.bytes, seconds)
+    seconds = time.time() - conversion.origin.began
+    return Summary(
+        destination.path, info, conversion.origin.voxel_size, found.chunks, found.bytes, seconds, found.unreadable
+    )
 
 
-def _stored_scales(conversion: _Conversion, staging: Path) -> tuple[StoredScale, ...]:
-    stored = []
-    volume, options = conversion.volume, conversion.options
-    chosen = writer(options.output, Voxels(volume.dtype, volume.num_channels, options.chunk_size))
-    for level in conversion.levels:
-        directory = staging / level.scale.key
-        directory.mkdir(parents=True)
-        stored.append(StoredScale(directory, level.scale, chosen, conversion.volume))
-    return tuple(stored)
+def _plan(conversion: _Conversion) -> Plan:
+    options = conversion.options
+    return make_plan(conversion.pyramid, conversion.source, options.processes, options.memory)
+
+
+def _begin_scales(conversion: _Conversion, target: Target) -> None:
+    """Make the directories of the scales, with what the format puts into them beside the chunks."""
+    for scale in conversion.scales:
+        directory = target.directory / scale.key
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in conversion.writer.scale_files(conversion.info, scale).items():
+            (directory / name).write_bytes(content)
 
 
 def _with_kept_members(info: VolumeInfo, existing: Existing) -> VolumeInfo:
@@ -181,40 +231,28 @@ def _with_kept_members(info: VolumeInfo, existing: Existing) -> VolumeInfo:
     return info if existing.info is None else replace(info, other={**info.other, **existing.info.other})
 
 
-def _files(conversion: _Conversion, coarsest: StoredScale) -> dict[str, str]:
+def _files(conversion: _Conversion, found: Found, destination: Destination) -> dict[str, str]:
     """The files that each conversion replaces."""
-    record = {
-        "format": 1,
-        "scales": list(conversion.keys),
-        **_request(conversion.sources, conversion.options),
-        "command": sys.argv,
-        "voxel_size": conversion.voxel_size.to_json(),
-        "versions": {
-            "precomputed-server": precomputed_server.__version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        },
-        "began": _time_text(conversion.began),
-        "ended": _time_text(time.time()),
-    }
+    origin = conversion.origin
     return {
-        CONVERSION: _json_text(record),
-        STATISTICS: _json_text(statistics(coarsest)),
+        CONVERSION: conversion_record(origin, conversion.keys),
+        STATISTICS: json.dumps(found.statistics, indent=2) + "\n",
+        PROVENANCE: provenance(origin, found.unreadable),
+        CLOUD_VOLUME_PROVENANCE: cloud_volume_provenance(origin),
+        **conversion.writer.dataset_files(conversion.info, _name(destination), ()),
     }
 
 
 def _new_files(conversion: _Conversion, destination: Destination) -> dict[str, str]:
     """The files that are somebody's own as soon as they exist."""
-    record = {
-        "format": 1,
-        "id": uuid.uuid4().hex,
-        "title": destination.path.resolve().name,
-        "voxel_size": conversion.voxel_size.to_json(),
-    }
     return {
-        RECORD: _json_text(record),
-        _BLOCKS: _block_info(conversion.options.annotation_block or conversion.stack.size),
+        RECORD: dataset_record(conversion.origin, _name(destination)),
+        _BLOCKS: _block_info(conversion.options.annotation_block or conversion.source.size),
     }
+
+
+def _name(destination: Destination) -> str:
+    return destination.path.resolve().name
 
 
 def _replaced_blocks(conversion: _Conversion, destination: Destination, existing: Existing) -> dict[str, str]:
@@ -225,7 +263,7 @@ def _replaced_blocks(conversion: _Conversion, destination: Destination, existing
     asked = conversion.options.annotation_block
     path = destination.path / _BLOCKS
     old = path.read_text() if path.exists() else None
-    new = _block_info(asked or conversion.stack.size)
+    new = _block_info(asked or conversion.source.size)
     if old is None or old == new:
         return {}
     if has_annotations(destination):
@@ -260,20 +298,7 @@ def _finished_summary(destination: Destination) -> Summary:
     return Summary(destination.path, info, VoxelSize.from_json(record["voxel_size"]))
 
 
-def _request(sources: tuple[str, ...], options: ConvertOptions) -> dict[str, Any]:
-    """What tells one conversion from another."""
-    return {"source": [os.path.abspath(source) for source in sources], "options": options.to_json()}
-
-
 def _request_recorded(destination: Destination) -> dict[str, Any]:
     """The request that the dataset was made for."""
     record = read_json(destination.conversion) or {}
     return {name: record.get(name) for name in ("source", "options")}
-
-
-def _json_text(members: dict[str, Any]) -> str:
-    return json.dumps(members, indent=2) + "\n"
-
-
-def _time_text(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -14,28 +15,31 @@ from itertools import islice
 from multiprocessing.connection import wait as wait_for_connection
 from typing import Protocol
 
-from converter.tasks import Task, Written
+from converter.journal import Done
+from converter.tasks import Task
 from precomputed_server.errors import PrecomputedError
 
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+_KEPT = 1 << 30
 _WAITING_PER_JOB = 2
 
-Done = Callable[[Written], None]
+Report = Callable[[Done], None]
 
 
 class Executor(Protocol):
     """Runs tasks that do not depend on each other."""
 
-    def run(self, tasks: Iterable[Task], done: Done) -> None:
-        """Run every task, in any order, and call `done` after each; raises what the first failing task raised."""
+    def run(self, tasks: Iterable[Task], report: Report) -> None:
+        """Run every task, in any order, and call `report` for each; raises what the first failing task raised."""
 
 
 class InProcess:
     """Runs one task after the other in this process."""
 
-    def run(self, tasks: Iterable[Task], done: Done) -> None:
+    def run(self, tasks: Iterable[Task], report: Report) -> None:
         """Run every task in turn."""
         for task in tasks:
-            done(task.run())
+            report(task.run())
 
 
 class ProcessPool:
@@ -45,10 +49,10 @@ class ProcessPool:
         self._pool = pool
         self._waiting = _WAITING_PER_JOB * jobs
 
-    def run(self, tasks: Iterable[Task], done: Done) -> None:
+    def run(self, tasks: Iterable[Task], report: Report) -> None:
         """Run every task; raises PrecomputedError when a process was killed."""
         queue = iter(tasks)
-        pending: set[Future[Written]] = set()
+        pending: set[Future[Done]] = set()
         try:
             while True:
                 pending |= {self._pool.submit(_run, task) for task in islice(queue, self._waiting - len(pending))}
@@ -56,16 +60,11 @@ class ProcessPool:
                     return
                 finished, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    done(future.result())
+                    report(future.result())
         except BrokenProcessPool as error:
             raise PrecomputedError(
                 "A worker process was killed, most often because memory ran out; run again with fewer --jobs."
             ) from error
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 @contextmanager
@@ -87,13 +86,14 @@ def executor(jobs: int) -> Iterator[Executor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _run(task: Task) -> Written:
+def _run(task: Task) -> Done:
     return task.run()
 
 
 def _prepare_worker() -> None:
     """Leave Ctrl-C to the parent and end with it, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
@@ -102,3 +102,12 @@ def _exit_with_parent() -> None:
     if parent is not None:
         wait_for_connection([parent.sentinel])
         os._exit(1)
+
+
+def keep_freed_memory() -> None:
+    """Let malloc keep freed blocks up to 32 MiB instead of giving them back: to get them anew costs as much as filling
+    them. Source: mallopt(3); a C library without it goes on as it is."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_TRIM_THRESHOLD, _KEPT)

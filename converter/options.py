@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from converter.destination import KEEP, TRANSFORM
-from converter.executor import usable_cpus
+from converter.downsample import METHODS
 from converter.scales import PyramidOptions
+from converter.tasks import BLANK, FAIL, SKIP
 from converter.voxel_size import Edges, VoxelSize
 from converter.writers import Output
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import VolumeInfo
+from precomputed_server.limits import memory_limit, usable_cpus
 
+_MOST_MEMORY = 2 << 30
 _UNKNOWN: Edges = (None, None, None)
 
 
@@ -36,8 +39,11 @@ class ConvertOptions:
     format: str = "tiff"
     compress: str | None = None
     segmentation: bool = False
+    downsample_method: str | None = None
     dtype: str | None = None
     jobs: int | None = None
+    max_memory: int | None = None
+    on_error: str = FAIL
     overwrite: bool = False
     annotations: str | None = None
     annotation_block: Vector | None = None
@@ -48,10 +54,13 @@ class ConvertOptions:
                 raise InvalidInput("The voxel size must be greater than zero in every axis, in µm.")
         if self.jobs is not None and self.jobs < 1:
             raise InvalidInput(f"{self.jobs} processes cannot do anything; use 1 or more.")
+        if self.max_memory is not None and self.max_memory < 1:
+            raise InvalidInput("--max-memory must be more than nothing, such as 2GiB.")
         if self.annotation_block is not None and min(self.annotation_block) < 1:
             raise InvalidInput("--annotation-block must be at least 1 voxel in every axis.")
-        if self.annotations not in (None, KEEP, TRANSFORM):
-            raise InvalidInput(f"--annotations {self.annotations} is neither {KEEP} nor {TRANSFORM}.")
+        _one_of("--annotations", self.annotations, (None, KEEP, TRANSFORM))
+        _one_of("--downsample-method", self.downsample_method, (None, *METHODS))
+        _one_of("--on-error", self.on_error, (FAIL, SKIP, BLANK))
         _ = self.output, self.pyramid  # check the rest
 
     @property
@@ -63,6 +72,16 @@ class ConvertOptions:
     def output(self) -> Output:
         """The part that decides how chunks are stored."""
         return Output(self.format, self.compress)
+
+    @property
+    def method(self) -> str:
+        """How a coarser level is made: labels keep the most frequent one, unless said otherwise."""
+        return self.downsample_method or ("mode" if self.segmentation else "average")
+
+    @property
+    def memory(self) -> int:
+        """How many bytes all processes may hold together: unless said, half of what there is, at most 2 GiB."""
+        return self.max_memory or min(_MOST_MEMORY, memory_limit() // 2)
 
     @property
     def processes(self) -> int:
@@ -78,17 +97,25 @@ class ConvertOptions:
             "chunk_size": list(self.chunk_size),
             **self.output.to_json(),
             "segmentation": self.segmentation,
+            "downsample_method": self.method,
             "dtype": self.dtype,
             "assumed_voxel_size": [None if edge is None else str(edge) for edge in self.assumed_voxel_size],
             "annotation_block": None if self.annotation_block is None else list(self.annotation_block),
         }
 
 
+def _one_of(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:
+    if value not in choices:
+        listed = ", ".join(choice for choice in choices if choice is not None)
+        raise InvalidInput(f"{name} {value} is not possible; use one of {listed}.")
+
+
 @dataclass(frozen=True)
 class Summary:
     """What a conversion did: its dataset, `info` and voxel size, and how much it wrote in how many seconds.
 
-    `chunks`, `bytes` and `seconds` are 0 when all that was left to do was to finish an interrupted conversion.
+    `unreadable` says which planes were left out and why. `chunks`, `bytes` and `seconds` are 0 when all that was left
+    to do was to finish an interrupted conversion.
     """
 
     destination: Path
@@ -97,3 +124,4 @@ class Summary:
     chunks: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    unreadable: tuple[str, ...] = ()

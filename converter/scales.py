@@ -89,9 +89,8 @@ def levels(size: Vector, edges_nm: Edges, options: PyramidOptions) -> tuple[Leve
     return tuple(result)
 
 
-def volume_info(pyramid: tuple[Level, ...], data_type: str, num_channels: int, volume_type: str) -> VolumeInfo:
-    """The `info` of a pyramid."""
-    scales = tuple(level.scale for level in pyramid)
+def volume_info(scales: tuple[ScaleInfo, ...], data_type: str, num_channels: int, volume_type: str) -> VolumeInfo:
+    """The `info` of a volume."""
     return VolumeInfo(data_type, num_channels, scales, volume_type, {"@type": VOLUME_MARK})
 
 

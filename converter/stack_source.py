@@ -103,6 +103,11 @@ class StackSource:
         return self.view.permuted((columns, max(plane.segment_rows for plane in planes), 1))
 
     @property
+    def plane_axis(self) -> int:
+        """The axis x, y, z = 0, 1, 2 of the dataset across which the planes of the stack lie."""
+        return self.view.order.index(2)
+
+    @property
     def segment_rows(self) -> int:
         """How many rows of the stack have to be decoded to read one: 1 where they lie uncompressed."""
         return self.stack.segment_rows

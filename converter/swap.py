@@ -131,6 +131,7 @@ def _exchange_scales(destination: Destination, plan: SwapPlan) -> None:
     for key in plan.old_scales:
         arrived = key in plan.new_scales and not (staged / key).exists()
         if not arrived and not (aside / key).exists() and (destination.path / key).exists():
+            (aside / key).parent.mkdir(parents=True, exist_ok=True)
             os.rename(destination.path / key, aside / key)
     _sync_directory(aside)
     for key in plan.new_scales:

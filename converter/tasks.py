@@ -1,166 +1,292 @@
-"""What a worker does: cut a band of the source into chunks, or make the chunks of a coarser level.
+"""What a worker does: make one block of the last level of a stage, and all the chunks that it is made from.
 
-Tasks are values that can be pickled; each writes files that no other task writes, so they may run in any order.
+Tasks are values that can be pickled; each writes files that no other task writes, so they may run in any order, on any
+machine that sees the source and the destination, and more than once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
-from converter.data_type import converted
-from converter.downsample import average, mode
-from converter.plan import SINGLE, Band
-from converter.planes import Plane, read_rows
-from converter.writers import Writer, read_chunk, write_chunk
-from precomputed_server.format.geometry import Box, Vector, ceil_divide, multiply
-from precomputed_server.format.grid import cell_box, cells_overlapping
+from converter.downsample import METHODS
+from converter.journal import ENTRY, Done, Journal
+from converter.plan import SINGLE, Pyramid, Stage, block_box, cells_below, made_part, task_box, used_part
+from converter.scratch import ScratchLevel
+from converter.statistics import Channel, count_labels
+from converter.view import completed
+from converter.writers import Writer
+from converter.writers.files import store
+from precomputed_server.errors import SourceError
+from precomputed_server.format.geometry import Box, Vector, multiply
+from precomputed_server.format.grid import grid_shape
 from precomputed_server.format.info import ScaleInfo
+from precomputed_server.writing import forget_cached, sync_filesystem
 
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Written:
-    """What a task, or several, stored."""
-
-    chunks: int = 0
-    bytes: int = 0
-
-    def __add__(self, other: Written) -> Written:
-        return Written(self.chunks + other.chunks, self.bytes + other.bytes)
+FAIL, SKIP, BLANK = "fail", "skip", "blank"
+"""What is done about a plane that cannot be read: end; leave out the chunks that need it; take it as 0."""
 
 
 class Task(Protocol):
     """A part of a conversion that one worker does by itself."""
 
-    def run(self) -> Written:
+    def run(self) -> Done:
         """Do it; doing it again gives the same files."""
+
+
+class VoxelSource(Protocol):
+    """Where the voxels of a stage's first level come from."""
+
+    def read(self, box: Box) -> Array:
+        """The voxels of a box, "(C, Z, Y, X)" in the dtype of the conversion; raises SourceError."""
+
+    @property
+    def plane_axis(self) -> int:
+        """The axis x, y, z = 0, 1, 2 across which planes lie that are readable or not as a whole."""
+
+    def read_bytes(self, box: Box) -> int:
+        """The bytes that reading it takes beside the voxels themselves, at most."""
+
+    def part(self, box: Box) -> VoxelSource:
+        """A source for boxes within `box` alone, small enough to be sent to a worker."""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """What tasks share: the voxels' dtype, how many channels each has, and whether they are labels."""
+    """What tasks share: the voxels' dtype, how many channels each has, and how coarser levels are made."""
 
     dtype: np.dtype[Any]
     num_channels: int
     segmentation: bool = False
-
-    @property
-    def voxel_bytes(self) -> int:
-        """The bytes of one voxel with all its channels."""
-        return self.num_channels * self.dtype.itemsize
+    method: str = "average"
+    row_stride: int = 1
 
     def coarsened(self, block: Array, step: Vector) -> Array:
         """The next level of `block` "(C, Z, Y, X)"."""
-        return mode(block, step) if self.segmentation else average(block, step)
+        return block if step == SINGLE else METHODS[self.method](block, step)
 
 
 @dataclass(frozen=True)
-class StoredScale:
-    """Where and how the chunks of a scale are kept."""
+class Target:
+    """Where and how the chunks of every level are kept: `scales` have their real voxel_offset."""
 
     directory: Path
-    scale: ScaleInfo
+    scales: tuple[ScaleInfo, ...]
     writer: Writer
+
+    def store(self, level: int, cell: Vector, box: Box, chunk: Array) -> tuple[Path, tuple[int, int, int]]:
+        """Write the chunk "(C, Z, Y, X)" at `cell`; returns its file and a row of ENTRY.
+
+        `box` are its voxels, counted from the first of the level.
+        """
+        scale = self.scales[level]
+        place = box.moved(scale.voxel_offset)
+        pieces = self.writer.encode(place, chunk)
+        checksum = 0
+        for piece in pieces:
+            checksum = isal_zlib.crc32(piece, checksum)
+        path = self.writer.path(self.directory / scale.key, scale, place)
+        size = store(path, pieces)
+        columns, rows, _ = grid_shape(scale)
+        return path, ((cell[2] * rows + cell[1]) * columns + cell[0], size, checksum)
+
+
+@dataclass(frozen=True)
+class BuildBlock:
+    """Make the block that begins at `cell` of the stage's last level, and all that lies below it.
+
+    `next_level`, if any, takes what the next stage is made from. `on_error` says what is done when a plane cannot be
+    read: with SKIP the chunks that need it are left out, with BLANK its voxels are 0, else SourceError is raised.
+    """
+
+    pyramid: Pyramid
+    stage: Stage
+    cell: Vector
+    source: VoxelSource
     volume: Volume
+    target: Target
+    journal: Journal
+    next_level: ScratchLevel | None = None
+    on_error: str = FAIL
 
-    def write(self, box: Box, chunk: Array) -> Written:
-        """Store one chunk "(C, Z, Y, X)"."""
-        return Written(1, write_chunk(self.writer, self.directory, self.scale, box, chunk))
+    @property
+    def origin(self) -> Vector:
+        """Where the source counts the voxels of the stage's first level from: those of a stack have a place in it."""
+        return self.target.scales[0].voxel_offset if self.stage.first == 0 else (0, 0, 0)
 
-    def read(self, box: Box) -> Array:
-        """Read any box of the scale from its chunks: "(C, Z, Y, X)"."""
+    def run(self) -> Done:
+        """Do it, put it on disk and record it; doing it again gives the same files."""
+        making = _Making(self)
+        done = making.run()
+        sync_filesystem(self.journal.directory)
+        for path in making.paths:  # the memory is for what people look at, and for the next task's chunks
+            forget_cached(path)
+        self.journal.record(self.stage.first, self.cell, done)
+        return done
+
+
+@dataclass
+class _Making:
+    task: BuildBlock
+    entries: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
+    paths: list[Path] = field(default_factory=list)
+    channels: list[Channel] = field(default_factory=list)
+    labels: Array | None = None
+    unreadable: list[str] = field(default_factory=list)
+
+    def run(self) -> Done:
+        task = self.task
+        stage, pyramid = task.stage, task.pyramid
+        if stage.first == 0 and not task.volume.segmentation:
+            self.channels = [Channel() for _ in range(task.volume.num_channels)]
+        own = self._own(stage.last, task.cell)
+        phase = (0, 0, 0) if task.next_level is None else pyramid.phases[stage.last + 1]
+        x, y, z = (low - min(low, shift) for low, shift in zip(own.start, phase, strict=True))
+        box = Box((x, y, z), own.stop)
+        voxels = self.block(stage.last, task.cell, box)
+        if task.next_level is not None:
+            self._keep(voxels, box, task.next_level)
+        return Done(
+            source_bytes=pyramid.bytes(0, task_box(pyramid, stage, task.cell)) if stage.first == 0 else 0,
+            entries={level: np.array(sorted(rows), ENTRY) for level, rows in self.entries.items()},
+            channels=tuple(channel.to_json() for channel in self.channels),
+            labels=() if self.labels is None else tuple(self.labels.tolist()),
+            unreadable=tuple(sorted(set(self.unreadable))),
+        )
+
+    def block(self, level: int, cell: Vector, box: Box) -> Array | None:
+        """Make a block of a level and store its chunks; returns the voxels "(C, Z, Y, X)" of `box`.
+
+        `box` is that of the block, or begins a little before it, where a voxel of the level above does. None where no
+        voxel can be read.
+        """
+        voxels = self._read(box, cell) if level == self.task.stage.first else self._from_below(level, cell, box)
+        if voxels is not None:
+            self._store(level, cell, box, voxels)
+        return voxels
+
+    def _own(self, level: int, cell: Vector) -> Box:
+        return block_box(self.task.pyramid.scales[level], cell, self.task.stage.block(level))
+
+    def _from_below(self, level: int, cell: Vector, box: Box) -> Array | None:
+        """The voxels of `box` from the blocks below; where one of them is absent they are 0."""
+        pyramid, voxels = self.task.pyramid, None
+        for below in cells_below(pyramid, self.task.stage, level, cell):
+            finer_box = self._box_below(level, cell, box, below)
+            finer = self.block(level - 1, below, finer_box)
+            if finer is None:
+                continue
+            if voxels is None:
+                voxels = self._zeros(box)
+            part = made_part(pyramid, level, finer_box).clipped(box)
+            voxels[within(part, box)] = self._coarsened(level, part, finer, finer_box)
+        return voxels
+
+    def _box_below(self, level: int, cell: Vector, box: Box, below: Vector) -> Box:
+        """What the block at `below` has to give for `box`: all that `box` is made from, or where its voxels begin."""
+        pyramid, own = self.task.pyramid, self._own(level - 1, below)
+        edges = zip(
+            below,
+            multiply(cell, pyramid.steps[level]),
+            own.start,
+            used_part(pyramid, level, box).start,
+            pyramid.phases[level],
+            strict=True,
+        )
+        x, y, z = (needed if index == first else start - phase for index, first, start, needed, phase in edges)
+        return Box((x, y, z), own.stop)
+
+    def _coarsened(self, level: int, part: Box, finer: Array, finer_box: Box) -> Array:
+        """The voxels of `part` of a level from those of `finer_box` of the level below."""
+        pyramid = self.task.pyramid
+        used = used_part(pyramid, level, part)
+        block = finer[within(used, finer_box)]
+        missing = [shift if low == 0 else 0 for shift, low in zip(pyramid.phases[level], used.start, strict=True)]
+        return self.task.volume.coarsened(completed(block, (missing[0], missing[1], missing[2])), pyramid.steps[level])
+
+    def _zeros(self, box: Box) -> Array:
         x, y, z = box.size
-        voxels = np.empty((self.volume.num_channels, z, y, x), self.volume.dtype)
-        channels, dtype = self.volume.num_channels, self.volume.dtype
-        for cell in cells_overlapping(self.scale, box):
-            chunk_box = cell_box(self.scale, cell)
-            chunk = read_chunk(self.writer, self.directory, self.scale, chunk_box, channels, dtype)
-            shared = box.clipped(chunk_box)
-            voxels[_within(shared, box)] = chunk[_within(shared, chunk_box)]
+        return np.zeros((self.task.volume.num_channels, z, y, x), self.task.volume.dtype)
+
+    def _read(self, box: Box, cell: Vector) -> Array | None:
+        task = self.task
+        try:
+            voxels = task.source.read(box.moved(task.origin))
+        except SourceError as error:
+            if task.on_error == FAIL:
+                raise
+            if task.on_error == SKIP:
+                self.unreadable.append(str(error))
+                return None
+            voxels = self._read_blanking(box)
+        if task.stage.first == 0:
+            own = self._own(0, cell)
+            self._look(voxels[within(own, box)], own)
         return voxels
 
-
-@dataclass(frozen=True)
-class CutBand:
-    """Read the rows of a band from the planes of its z range and store its chunks, and those of `coarser` if given.
-
-    Memory: the voxels of the band (see `plan.bands`) and, beside them, the rows of one plane or one of its strips or
-    tiles, and the sums of one chunk of `coarser`. `planes[z]` are the pages of that z, beginning with the band's
-    first. For `coarser` the band consists of whole groups of the chunks that make one of its chunks.
-    """
-
-    band: Band
-    planes: tuple[tuple[Plane, ...], ...]
-    target: StoredScale
-    coarser: StoredScale | None = None
-    step: Vector = SINGLE
-
-    def run(self) -> Written:
-        """Store the chunks of the band."""
-        voxels = self._voxels()
-        written = Written()
-        for box in self.band.chunks:
-            written += self.target.write(box, voxels[_within(box, self.band.box)])
-        if self.coarser is not None:
-            written += self._coarsen(self.coarser, voxels)
-        return written
-
-    def _coarsen(self, coarser: StoredScale, voxels: Array) -> Written:
-        """Store the chunks of the next level, whose voxels are all in `voxels` "(C, Z, Y, X)"."""
-        written = Written()
-        inside = Box(ceil_divide(self.band.box.start, self.step), ceil_divide(self.band.box.stop, self.step))
-        for cell in cells_overlapping(coarser.scale, inside):
-            box = cell_box(coarser.scale, cell)
-            finer = _finer(box, self.step).clipped(self.band.box)
-            written += coarser.write(box, coarser.volume.coarsened(voxels[_within(finer, self.band.box)], self.step))
-        return written
-
-    def _voxels(self) -> Array:
-        """The voxels of the band, "(C, Z, Y, X)"."""
-        (x0, y0, _), (x1, y1, _) = self.band.box.start, self.band.box.stop
-        volume = self.target.volume
-        voxels = np.empty((volume.num_channels, len(self.planes), y1 - y0, x1 - x0), volume.dtype)
-        pages = [(z, index, page) for z, pages in enumerate(self.planes) for index, page in enumerate(pages)]
-        for (z, index, page), rows in zip(pages, read_rows([page for _, _, page in pages], y0, y1), strict=True):
-            samples = len(rows)
-            part = converted(rows[:, :, x0:x1], volume.dtype, page.name)
-            voxels[index * samples : (index + 1) * samples, z] = part
+    def _read_blanking(self, box: Box) -> Array:
+        """Read a box plane by plane, with 0 for those that cannot be read."""
+        task, voxels = self.task, self._zeros(box)
+        for part in _planes(box, task.source.plane_axis):
+            try:
+                voxels[within(part, box)] = task.source.read(part.moved(task.origin))
+            except SourceError as error:
+                self.unreadable.append(str(error))
         return voxels
 
+    def _look(self, voxels: Array, box: Box) -> None:
+        """Take full-resolution voxels into account in the statistics."""
+        volume = self.task.volume
+        if volume.segmentation:
+            labels = count_labels(voxels)
+            self.labels = labels if self.labels is None else np.union1d(self.labels, labels)
+            return
+        first = -box.start[1] % volume.row_stride
+        for channel, values in zip(self.channels, voxels, strict=True):
+            channel.look(values, values[:, first :: volume.row_stride])
 
-@dataclass(frozen=True)
-class CoarsenBand:
-    """Make the chunks of a band from the stored scale below.
+    def _store(self, level: int, cell: Vector, box: Box, voxels: Array) -> None:
+        task = self.task
+        rows = self.entries.setdefault(level, [])
+        for at in _cells(task.pyramid.scales[level], cell, task.stage.block(level)):
+            chunk = block_box(task.pyramid.scales[level], at, SINGLE)
+            path, row = task.target.store(level, at, chunk, voxels[within(chunk, box)])
+            self.paths.append(path)
+            rows.append(row)
 
-    Memory: the voxels that one chunk is made from, eight times its own, and their sums.
-    """
-
-    band: Band
-    source: StoredScale
-    target: StoredScale
-    step: Vector
-
-    def run(self) -> Written:
-        """Store the chunks of the band."""
-        written = Written()
-        for box in self.band.chunks:
-            block = self.source.read(_finer(box, self.step).clipped(self.source.scale.bounds))
-            written += self.target.write(box, self.target.volume.coarsened(block, self.step))
-        return written
+    def _keep(self, voxels: Array | None, box: Box, pieces: ScratchLevel) -> None:
+        """Keep aside what the next level is made from."""
+        level = self.task.stage.last + 1
+        part = made_part(self.task.pyramid, level, box)
+        pieces.write(part, self._zeros(part) if voxels is None else self._coarsened(level, part, voxels, box))
 
 
-def _finer(box: Box, step: Vector) -> Box:
-    """The voxels that those of `box` are made from."""
-    return Box(multiply(box.start, step), multiply(box.stop, step))
+def _planes(box: Box, axis: int) -> Iterator[Box]:
+    """The parts of a box that are one voxel thick along an axis."""
+    for at in range(box.start[axis], box.stop[axis]):
+        low, high = list(box.start), list(box.stop)
+        low[axis], high[axis] = at, at + 1
+        yield Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
 
 
-def _within(box: Box, outer: Box) -> tuple[slice, slice, slice, slice]:
+def _cells(scale: ScaleInfo, cell: Vector, block: Vector) -> Iterator[Vector]:
+    """The cells of a block, x fastest."""
+    x, y, z = (
+        range(low, min(low + length, end)) for low, length, end in zip(cell, block, grid_shape(scale), strict=True)
+    )
+    return ((i, j, k) for k in z for j in y for i in x)
+
+
+def within(box: Box, outer: Box) -> tuple[slice, slice, slice, slice]:
     """Where `box` lies in an array "(C, Z, Y, X)" of `outer`."""
     x, y, z = (
         slice(low - origin, high - origin) for low, high, origin in zip(box.start, box.stop, outer.start, strict=True)

@@ -170,3 +170,8 @@ def _default_state(environ: Mapping[str, str]) -> Path:
 def default_workers() -> int:
     """The CPUs this process may use, at most 8."""
     return max(1, min(8, len(os.sched_getaffinity(0))))
+
+
+def environment() -> Mapping[str, str]:
+    """The variables that other programs set for this process, such as Slurm for a job."""
+    return os.environ

@@ -26,6 +26,7 @@ MODULES = {
     "precomputed_server.local_state": "foundation",
     "precomputed_server.recent": "foundation",
     "precomputed_server.settings": "foundation",
+    "precomputed_server.limits": "foundation",
     "precomputed_server.format": "format",
     "precomputed_server.readers": "readers",
     "precomputed_server.catalog": "catalog",

@@ -77,6 +77,7 @@ def store(path: Path, pieces: Pieces) -> int:
     try:
         for piece in pieces:
             write_all(descriptor, piece)  # type: ignore[arg-type]  # any buffer will do
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # begins to write it to the disk
     finally:
         os.close(descriptor)
     return sum(len(piece) for piece in pieces)

@@ -18,6 +18,11 @@ def multiply(first: Vector, second: Vector) -> Vector:
     return first[0] * second[0], first[1] * second[1], first[2] * second[2]
 
 
+def subtract(first: Vector, second: Vector) -> Vector:
+    """Subtract axis by axis."""
+    return first[0] - second[0], first[1] - second[1], first[2] - second[2]
+
+
 @dataclass(frozen=True)
 class Box:
     """The voxels from `start` up to, not including, `stop`."""
@@ -39,6 +44,11 @@ class Box:
     def contains(self, point: Vector) -> bool:
         """Whether the voxel at `point` is inside."""
         return all(low <= at < high for low, at, high in zip(self.start, point, self.stop, strict=True))
+
+    def moved(self, by: Vector) -> Box:
+        """The same box, `by` voxels further along each axis."""
+        x, y, z = ((low + step, high + step) for low, high, step in zip(self.start, self.stop, by, strict=True))
+        return Box((x[0], y[0], z[0]), (x[1], y[1], z[1]))
 
     def clipped(self, other: Box) -> Box:
         """The part of this box that lies in `other`; a side may be empty or negative when none does."""

@@ -21,8 +21,17 @@ RECORD = f"{PRIVATE}/dataset.json"
 CONVERSION = f"{PRIVATE}/conversion.json"
 """What the last conversion wrote, and from what."""
 
-STATISTICS = f"{PRIVATE}/statistics.json"
-"""The range of values of each channel."""
+MANIFEST = f"{PRIVATE}/manifest"
+"""The directory of the sizes and checksums of the chunks that the last conversion wrote."""
+
+STATISTICS = "statistics.json"
+"""Beside `info`: the range and histogram of each channel."""
+
+PROVENANCE = "provenance.json"
+"""Beside `info`: what a dataset was made of, with what, and when."""
+
+CLOUD_VOLUME_PROVENANCE = "provenance"
+"""The same as cloud-volume reads it."""
 
 SESSION = "[A-Za-z0-9_-]{3,64}"
 """The names that sessions, and so the authors of edits, may have: a regular expression."""

@@ -51,6 +51,11 @@ def read_record(dataset: Path, name: str) -> Any:  # noqa: ANN401
     return json.loads((dataset / ".precomputed" / name).read_text())
 
 
+def read_statistics(dataset: Path) -> Any:  # noqa: ANN401
+    """The parsed `statistics.json`."""
+    return json.loads((dataset / "statistics.json").read_text())
+
+
 def chunk_names(scale: Any) -> list[str]:  # noqa: ANN401
     """Every chunk name that a scale of `info` promises, by plain loops."""
     ranges = [
@@ -81,6 +86,7 @@ def read_level(dataset: Path, level: int) -> Array:
 
 
 def files_of(dataset: Path) -> dict[str, bytes]:
-    """Every file that clients see, by relative path."""
-    paths = (path for path in sorted(dataset.rglob("*")) if path.is_file() and ".precomputed" not in path.parts)
+    """Every file that clients see, by relative path, without those that say when and by what they were made."""
+    kept = (path for path in sorted(dataset.rglob("*")) if path.is_file() and ".precomputed" not in path.parts)
+    paths = [path for path in kept if path.name not in ("provenance", "provenance.json")]
     return {str(path.relative_to(dataset)): path.read_bytes() for path in paths}

@@ -10,11 +10,7 @@ import pytest
 import tifffile
 
 from converter import convert
-from converter.plan import MAXIMUM_BAND_BYTES, band_budget, bands
-from converter.scales import PyramidOptions, levels
-from converter.tasks import CutBand, StoredScale, Volume
 from converter.voxel_size import parse_edges
-from converter.writers import RawWriter
 from precomputed_server.errors import InvalidInput, PrecomputedError, SourceError
 from precomputed_server.format.tiff import HEADER_BYTES, parse_stream
 from tests.converter import reference
@@ -24,7 +20,7 @@ from tests.converter.stacks import (
     options,
     read_info,
     read_level,
-    read_record,
+    read_statistics,
     volume,
     write_planes,
 )
@@ -94,7 +90,7 @@ def test_labels_of_64_bits_keep_the_most_frequent_and_invent_none(tmp_path: Path
         np.testing.assert_array_equal(read_level(made, level), expected)
         expected = reference.mode(expected, (2, 2, 2))
     assert read_info(made)["type"] == "segmentation"
-    assert read_record(made, "statistics.json") == {"format": 1, "channels": []}
+    assert read_statistics(made) == {"format": 1, "channels": [], "labels": 3}
 
 
 def test_nan_is_left_out_of_averages(tmp_path: Path) -> None:
@@ -117,8 +113,8 @@ def test_channels_are_the_slowest_axis_of_a_chunk(tmp_path: Path, chunk_format: 
     assert read_info(made)["num_channels"] == 3
     np.testing.assert_array_equal(read_level(made, 0), channels)
     np.testing.assert_array_equal(read_level(made, 1), reference.average(channels, (2, 2, 2)))
-    statistics = read_record(made, "statistics.json")["channels"]
-    assert [channel["max"] for channel in statistics] == read_level(made, 1).max(axis=(1, 2, 3)).tolist()
+    statistics = read_statistics(made)["channels"]
+    assert [channel["max"] for channel in statistics] == channels.max(axis=(1, 2, 3)).tolist()
 
 
 @pytest.mark.parametrize("layout", ["one file", "file a plane"])
@@ -150,7 +146,8 @@ def test_processes_make_the_same_files_as_one(
     tmp_path: Path, storage: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("converter.build._TOO_LITTLE_FOR_PROCESSES", 0)
-    monkeypatch.setattr("converter.plan._MINIMUM_BAND_BYTES", 4096)
+    monkeypatch.setattr("converter.plan._SMALL_BYTES", 0)
+    monkeypatch.setattr("converter.plan.READ_BYTES", 4096)
     source = write_planes(tmp_path / "planes", volume(70, 65, 20), **storage)
     for jobs in (1, 3):
         convert(str(source), tmp_path / str(jobs) / "made", options(chunk_size=(16, 16, 16), jobs=jobs))
@@ -159,7 +156,7 @@ def test_processes_make_the_same_files_as_one(
 
 def test_a_killed_worker_ends_in_one_sentence_and_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("converter.build._TOO_LITTLE_FOR_PROCESSES", 0)
-    monkeypatch.setattr("converter.build._cutting", lambda *_: iter([_Suicide()]))
+    monkeypatch.setattr("converter.build.BuildBlock", lambda **_: _Suicide())
     source = write_planes(tmp_path / "planes", volume(8, 8, 2))
     with pytest.raises(PrecomputedError, match="worker process was killed.*--jobs"):
         convert(str(source), tmp_path / "made", options(jobs=2))
@@ -246,15 +243,27 @@ def test_impossible_options_are_refused(changes: dict[str, Any]) -> None:
         options(**changes)
 
 
-def test_statistics_are_those_of_the_coarsest_level(tmp_path: Path) -> None:
-    voxels = volume(64, 64, 8)
-    convert(str(write_planes(tmp_path / "planes", voxels)), tmp_path / "made", options(levels=2))
-    coarsest = np.sort(read_level(tmp_path / "made", 1).ravel())
-    (channel,) = read_record(tmp_path / "made", "statistics.json")["channels"]
-    assert (channel["min"], channel["max"]) == (coarsest[0], coarsest[-1])
-    assert channel["p01"] == coarsest[round(0.01 * (coarsest.size - 1))]
-    assert channel["p998"] == coarsest[round(0.998 * (coarsest.size - 1))]
-    assert all(isinstance(value, int) for value in channel.values())
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32"])
+def test_statistics_are_those_of_every_voxel(tmp_path: Path, dtype: str) -> None:
+    voxels = volume(64, 70, 9, dtype)
+    if dtype == "float32":
+        voxels[3, :10] = np.nan
+        voxels[4, 0, 0] = np.inf
+    convert(
+        str(write_planes(tmp_path / "planes", voxels)), tmp_path / "made", options(levels=2, chunk_size=(16, 16, 8))
+    )
+    finite = np.sort(voxels[np.isfinite(voxels)])
+    (channel,) = read_statistics(tmp_path / "made")["channels"]
+    assert (channel["min"], channel["max"]) == (finite[0].item(), finite[-1].item())
+    for name, percent in (("p01", 0.01), ("p998", 0.998)):
+        exact = finite[round(percent * (finite.size - 1))]
+        tolerance = 0 if np.dtype(dtype).itemsize <= 2 else abs(exact) / 128
+        assert abs(channel[name] - float(exact)) <= tolerance
+    assert sum(channel["counts"]) == finite.size
+    assert len(channel["edges"]) == len(channel["counts"]) + 1
+    if np.dtype(dtype).itemsize <= 2:
+        expected, _ = np.histogram(voxels, channel["edges"])
+        assert channel["counts"] == expected.tolist()
 
 
 def test_progress_counts_every_chunk(tmp_path: Path) -> None:
@@ -265,50 +274,6 @@ def test_progress_counts_every_chunk(tmp_path: Path) -> None:
     )
     assert seen[-1] == (summary.chunks, summary.chunks)
     assert summary.bytes == sum(len(data) for name, data in files_of(tmp_path / "made").items() if ".tiff" in name)
-
-
-def test_bands_stay_within_the_budget_however_large_planes_are() -> None:
-    edges = parse_edges("1,1,1")
-    for width in (1000, 20_000, 100_000, 1_000_000):
-        (level, *_) = levels((width, 20_000, 1000), edges, PyramidOptions(levels=1))  # type: ignore[arg-type]
-        budget = band_budget(level.scale, 2, jobs=4)
-        first = next(bands(level.scale, 2, budget, (2, 2, 2)))
-        assert first.box.voxels * 2 <= budget <= MAXIMUM_BAND_BYTES
-        assert first.box.size[2] == 128
-
-
-def test_bands_hold_every_chunk_once() -> None:
-    (level, *_) = levels((300, 200, 100), parse_edges("1,1,1"), PyramidOptions((32, 63, 64), 1))  # type: ignore[arg-type]
-    for budget in (1, 1 << 20, 4 << 20, 1 << 30):
-        for group in ((1, 1, 1), (2, 2, 1), (2, 2, 2)):
-            chunks = [chunk for band in bands(level.scale, 2, budget, group) for chunk in band.chunks]
-            assert len(chunks) == len(set(chunks)) == 10 * 4 * 2
-
-
-@pytest.mark.parametrize("depth", [2, 64])
-def test_a_task_holds_its_rows_and_not_its_planes(tmp_path: Path, depth: int) -> None:
-    """Planes of 64 MiB, of which a task needs 64 rows: its peak is the band and one plane's rows, not a plane."""
-    import tracemalloc
-
-    rows, columns = 8192, 4096
-    plane = tmp_path / "plane.tif"
-    tifffile.imwrite(plane, np.zeros((rows, columns), np.uint16), metadata=None)
-    from converter.planes import read_content
-
-    (page,) = read_content(str(plane)).planes
-    (level,) = levels((columns, rows, depth), parse_edges("1,1,1"), PyramidOptions(levels=1))  # type: ignore[arg-type]
-    band = next(bands(level.scale, 2, 0x4000000))
-    (tmp_path / "made").mkdir()
-    stored = StoredScale(tmp_path / "made", level.scale, RawWriter(), Volume(np.dtype(np.uint16), 1))
-    tracemalloc.start()
-    try:
-        CutBand(band, ((page,),) * depth, stored).run()
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    held = band.box.voxels * 2
-    assert held <= 64 << 20
-    assert peak < held + 3 * (held // depth) + (4 << 20)
 
 
 def test_a_stack_of_one_plane_without_spacing_is_asked_for_z(tmp_path: Path) -> None:

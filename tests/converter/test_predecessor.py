@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from converter import convert
 from converter.cli import precomputed_tif
-from converter.plan import bands
+from converter.plan import plan_stage, pyramid_of, task_bytes
 from converter.scales import PyramidOptions, levels
 from converter.voxel_size import parse_edges
 from precomputed_server.errors import InvalidInput, SourceError
@@ -110,10 +110,13 @@ def test_predecessor_wrote_info_before_the_data(tmp_path: Path, monkeypatch: pyt
 
 
 def test_predecessor_needed_51_gigabytes_for_large_planes() -> None:
-    """64 planes of 20,000 × 20,000 are cut in bands of rows: no task holds more than 64 MiB of them."""
-    (level, *_) = levels((20_000, 20_000, 64), (parse_edges("1,1,1")), PyramidOptions(levels=1))  # type: ignore[arg-type]
-    largest = max(band.box.voxels * 2 for band in bands(level.scale, 2, 64 << 20, (2, 2, 1)))
-    assert largest <= 64 << 20
+    """64 planes of 20,000 × 20,000 are read in bands of rows, of which a task holds few."""
+    made = levels((20_000, 20_000, 64), (parse_edges("1,1,1")), PyramidOptions(levels=2))  # type: ignore[arg-type]
+    steps = tuple(level.step for level in made)
+    pyramid = pyramid_of(tuple(level.scale for level in made), steps, 1, np.dtype(np.uint16))
+    stage = plan_stage(pyramid, 0, 256 << 20, 2, lambda box: 0)
+    assert stage is not None
+    assert task_bytes(pyramid, stage, lambda box: 0) <= 256 << 20
 
 
 def test_predecessor_guessed_the_voxel_size(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""What a conversion found, put together from what its tasks recorded: counts, statistics and the manifest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.journal import Done
+from converter.plan import Pyramid
+from converter.statistics import Channel
+from converter.tasks import Volume
+from precomputed_server.format.grid import grid_shape
+
+STORED = np.dtype([("size", "<u8"), ("crc32", "<u4")])
+"""What the manifest says of a chunk: the size of its file in bytes, 0 where there is none, and the file's CRC-32."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Figures of a whole conversion; `manifest[level]` has an element of STORED for each cell, "(Z, Y, X)".
+
+    `unreadable` says which planes were left out and why.
+    """
+
+    chunks: int
+    bytes: int
+    manifest: tuple[NDArray[Any], ...]
+    statistics: Mapping[str, Any]
+    unreadable: tuple[str, ...]
+
+
+def gather(journal: Iterable[Done], pyramid: Pyramid, volume: Volume) -> Found:
+    """Add up what every task recorded."""
+    manifest = tuple(np.zeros(grid_shape(scale)[::-1], STORED) for scale in pyramid.scales)
+    channels = [Channel() for _ in range(volume.num_channels)]
+    labels: NDArray[Any] = np.empty(0, volume.dtype)
+    chunks = stored_bytes = 0
+    unreadable: set[str] = set()
+    for done in journal:
+        chunks, stored_bytes = chunks + done.chunks, stored_bytes + done.bytes
+        for level, entries in done.entries.items():
+            places = manifest[level].reshape(-1)
+            for member in ("size", "crc32"):
+                places[member][entries["cell"].astype(np.intp)] = entries[member]
+        for channel, figures in zip(channels, done.channels, strict=False):
+            channel.add(**figures)
+        if done.labels:
+            labels = np.union1d(labels, np.array(done.labels, volume.dtype))
+        unreadable.update(done.unreadable)
+    return Found(chunks, stored_bytes, manifest, _statistics(channels, labels, volume), tuple(sorted(unreadable)))
+
+
+def write_manifest(directory: Path, keys: Iterable[str], found: Found) -> None:
+    """Write the manifest of each scale as `KEY.npy`; not yet durable."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for key, entries in zip(keys, found.manifest, strict=True):
+        temporary = directory / f".{key}.npy"
+        with temporary.open("wb") as file:
+            np.save(file, entries)
+        os.replace(temporary, directory / f"{key}.npy")
+
+
+def _statistics(channels: list[Channel], labels: NDArray[Any], volume: Volume) -> dict[str, Any]:
+    """The members of `statistics.json`."""
+    if volume.segmentation:
+        return {"format": 1, "channels": [], "labels": int(np.count_nonzero(labels))}
+    return {
+        "format": 1,
+        "rows_counted": f"1 of {volume.row_stride}",
+        "channels": [channel.figures(volume.dtype) for channel in channels],
+    }

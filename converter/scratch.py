@@ -1,0 +1,120 @@
+"""Voxels that one stage of a conversion keeps aside for the next: exact, unlike some chunks, and gone at the end."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from precomputed_server.errors import Unreadable
+from precomputed_server.files import read_at
+from precomputed_server.format.geometry import Box, Vector, ceil_divide
+from precomputed_server.writing import write_all
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ScratchLevel:
+    """A level of `size` voxels x, y, z in files of up to `piece_size` voxels each, "(C, Z, Y, X)" in `dtype`."""
+
+    directory: Path
+    size: Vector
+    piece_size: Vector
+    num_channels: int
+    dtype: np.dtype[Any]
+
+    def part(self, box: Box) -> ScratchLevel:
+        """What reading within `box` takes, to be sent to a worker: this."""
+        return self
+
+    @property
+    def plane_axis(self) -> int:
+        """z."""
+        return 2
+
+    def read_bytes(self, box: Box) -> int:
+        """The bytes that reading a box takes beside it: those of one row of a piece's plane, next to nothing."""
+        return self.piece_size[0] * self.piece_size[1] * self.dtype.itemsize
+
+    def read(self, box: Box) -> Array:
+        """The voxels of a box, "(C, Z, Y, X)"; raises Unreadable when a piece is absent or too short."""
+        x, y, z = box.size
+        voxels = np.empty((self.num_channels, z, y, x), self.dtype)
+        ranges = [
+            range(low // length, -(-high // length))
+            for low, high, length in zip(box.start, box.stop, self.piece_size, strict=True)
+        ]
+        for k, j, i in product(*reversed(ranges)):
+            self._read_piece((i, j, k), box, voxels)
+        return voxels
+
+    def write(self, box: Box, voxels: Array) -> int:
+        """Keep the piece "(C, Z, Y, X)" of `box` and return its bytes; doing it again writes the same file."""
+        path = self._path(self._index(box))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            write_all(descriptor, memoryview(np.ascontiguousarray(voxels).reshape(-1).view(np.uint8)))  # type: ignore[arg-type]
+        finally:
+            os.close(descriptor)
+        return voxels.nbytes
+
+    def exists(self, box: Box) -> bool:
+        """Whether the piece of `box` is there with all its bytes."""
+        try:
+            return self._path(self._index(box)).stat().st_size == box.voxels * self.num_channels * self.dtype.itemsize
+        except FileNotFoundError:
+            return False
+
+    def _index(self, box: Box) -> Vector:
+        x, y, z = (low // length for low, length in zip(box.start, self.piece_size, strict=True))
+        return x, y, z
+
+    def _path(self, index: Vector) -> Path:
+        return self.directory / "-".join(map(str, index))
+
+    def _box(self, index: Vector) -> Box:
+        start = tuple(i * length for i, length in zip(index, self.piece_size, strict=True))
+        stop = tuple(min(low + step, end) for low, step, end in zip(start, self.piece_size, self.size, strict=True))
+        return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+    def _read_piece(self, index: Vector, box: Box, voxels: Array) -> None:
+        """Copy what a piece holds of `box`, plane by plane."""
+        mine = self._box(index)
+        shared = box.clipped(mine)
+        columns, rows, depth = mine.size
+        into = _slices(shared, box)
+        row_bytes = columns * self.dtype.itemsize
+        first, count = shared.start[1] - mine.start[1], shared.size[1]
+        left = shared.start[0] - mine.start[0]
+        path = self._path(index)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Unreadable(f"{path} cannot be read back: {error.strerror}; convert again.") from error
+        try:
+            for channel, z in product(range(self.num_channels), range(shared.size[2])):
+                plane = channel * depth + shared.start[2] - mine.start[2] + z
+                stored = read_at(descriptor, (plane * rows + first) * row_bytes, count * row_bytes)
+                band = np.frombuffer(stored, self.dtype).reshape(count, columns)
+                voxels[channel, into[0].start + z, into[1], into[2]] = band[:, left : left + shared.size[0]]
+        finally:
+            os.close(descriptor)
+
+
+def piece_size(block_size: Vector, step: Vector) -> Vector:
+    """The voxels of a piece that is made from a block of `block_size` voxels of the level below."""
+    return ceil_divide(block_size, step)
+
+
+def _slices(box: Box, outer: Box) -> tuple[slice, slice, slice]:
+    """Where `box` lies in an array "(Z, Y, X)" of `outer`."""
+    x, y, z = (
+        slice(low - origin, high - origin) for low, high, origin in zip(box.start, box.stop, outer.start, strict=True)
+    )
+    return z, y, x
