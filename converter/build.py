@@ -18,7 +18,7 @@ from converter.plan import Pyramid, ReadBytes, Stage, plan_stage, smallest_task_
 from converter.progress import Progress
 from converter.scratch import ScratchLevel
 from converter.stack_source import StackSource
-from converter.tasks import FAIL, BuildBlock, Target, Task, Volume, VoxelSource
+from converter.tasks import FAIL, SKIP, BuildBlock, Pack, Target, Task, Volume, VoxelSource
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Box, Vector, ceil_divide, multiply
 from precomputed_server.format.grid import grid_shape
@@ -105,6 +105,7 @@ class Build:
                     running.run(tasks, report)
                 if number:
                     shutil.rmtree(self.staging / f"level-{number}")
+            running.run(self._packing(), report)
 
     def forget(self, files: Set[str]) -> None:
         """Do again what was made of these files of the source: all of it, if a later stage has begun."""
@@ -147,6 +148,11 @@ class Build:
             yield tasks
             yield [self._task(number, stage, cell, stored) for cell in slab]
             shutil.rmtree(directory)
+
+    def _packing(self) -> Iterator[Task]:
+        for level, scale in enumerate(self.target.scales):
+            for number in self.target.writer.packs(scale):
+                yield Pack(self.target, level, number, may_lack=self.on_error == SKIP)
 
     def _remaining(self, stage: Stage, report: Report) -> Iterator[Vector]:
         for cell in task_cells(self.pyramid, stage):

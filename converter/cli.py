@@ -20,15 +20,13 @@ from converter.progress import progress_on
 from converter.swap import TransformAnnotations
 from converter.tasks import BLANK, FAIL, SKIP
 from converter.voxel_size import ASSUMED, parse_edges
-from converter.writers import FORMATS
+from converter.writers import COMPRESSION_NAMES, ENCODINGS, FORMATS
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import DATA_TYPES
 
 PREDECESSOR_VOXEL_SIZE = "1.8,1.8,2.0"
 """What MIT's precomputed-tif takes when nothing is said."""
-
-_LATER_FORMATS = ("zarr", "blockfs", "ngff")
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,15 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
                  help="Factor between levels, each 1 or 2; auto halves what keeps voxels near to cubes."),
     click.option("--chunk-size", default="64,64,64", callback=_vector, metavar="X,Y,Z", show_default=True,
                  help="Voxels of a chunk."),
-    click.option("--format", type=click.Choice(list(FORMATS)), default="tiff", show_default=True,
-                 help="tiff: deflated; raw: the voxels as they are."),
+    click.option("--format", metavar="|".join(FORMATS), default="tiff", show_default=True,
+                 help="tiff, raw: a file a chunk; sharded: few files; zarr: OME-Zarr 0.4; ngff: with numbered levels."),
+    click.option("--compress", type=click.Choice(COMPRESSION_NAMES),
+                 help="How chunks are compressed  [default: deflate in tiff, gzip in sharded, blosc in zarr]"),
+    click.option("--encoding", type=click.Choice(ENCODINGS), default="raw", show_default=True,
+                 help="Of the chunks of raw and sharded; jpeg changes voxels."),
+    click.option("--jpeg-quality", type=int, default=90, show_default=True, help="From 1 to 100."),
+    click.option("--shard-size", type=int, default=1024, show_default=True,
+                 help="MiB of voxels in a shard, before they are compressed."),
     click.option("--segmentation", is_flag=True, help="The voxels are labels: levels keep the most frequent one."),
     click.option("--dtype", type=click.Choice(DATA_TYPES), help="What float64, float16, bool or int64 planes become."),
     click.option("--downsample-method", type=click.Choice(list(METHODS)),
@@ -136,7 +141,9 @@ def convert(context: click.Context, /, paths: tuple[str, ...], **values: Any) ->
 @click.option("--source", required=True, help='Glob of the source planes, e.g. "/path/to/img_*.tif*".')
 @click.option("--dest", required=True, type=click.Path(path_type=Path), help="Destination directory.")
 @click.option("--levels", type=int, default=4, show_default=True, help="Number of levels with full resolution.")
-@click.option("--format", default="tiff", show_default=True, help="Only tiff: see `precomputed convert` for others.")
+@click.option(
+    "--format", default="tiff", show_default=True, help="tiff, zarr or ngff, or another of `precomputed convert`."
+)
 @click.option("--chunk-size", default="64,64,64", callback=_vector, show_default=True, help="Voxels of a chunk, x,y,z.")
 @click.option("--n-cores", type=int, help="Processes  [default: the CPUs this process may use]")
 @click.option("--log", default="WARNING", show_default=True, help="Level of the log messages.")
@@ -146,8 +153,6 @@ def convert(context: click.Context, /, paths: tuple[str, ...], **values: Any) ->
 def precomputed_tif(source: str, dest: Path, **values: Any) -> None:
     """Convert as MIT's precomputed-tif does, with the same flags: every level halves all three axes."""
     _set_log_level(values["log"])
-    if values["format"] in _LATER_FORMATS:
-        raise InvalidInput(f"--format {values['format']} is not written by this version; use --format tiff.")
     given = values["voxel_size"]
     options = ConvertOptions(
         voxel_size=parse_edges(given or ",,"),

@@ -43,7 +43,7 @@ from converter.swap import SwapPlan, TransformAnnotations, begin_swap, interrupt
 from converter.tasks import Target, Volume
 from converter.view import View
 from converter.voxel_size import VoxelSize, voxel_size
-from converter.writers import Voxels, Writer, writer
+from converter.writers import Channel, Voxels, Writer, writer
 from precomputed_server.errors import InvalidInput
 from precomputed_server.files import typed
 from precomputed_server.format.geometry import Vector
@@ -87,6 +87,11 @@ class _Conversion:
         """The `info` that the dataset will have."""
         kind = "segmentation" if self.volume.segmentation else "image"
         return volume_info(self.scales, self.volume.dtype.name, self.volume.num_channels, kind)
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The files that the format puts beside `info`."""
+        return tuple(self.writer.dataset_files(self.info, "", ()))
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -168,7 +173,8 @@ def _run(
     transform: TransformAnnotations | None,
 ) -> Summary:
     existing = existing_pyramid(destination, conversion.options.overwrite)
-    check_keys(destination, existing, conversion.keys)
+    own_files = _own_files(destination)
+    check_keys(destination, existing, (*conversion.keys, *(set(conversion.file_names) - set(own_files))))
     info = _with_kept_members(conversion.info, existing)
     transforming = must_transform(destination, existing, info, conversion.options.annotations)
     if transforming and transform is None:
@@ -203,6 +209,7 @@ def _run(
         transform=transforming,
         files={**_files(conversion, found, destination), **blocks},
         new_files=_new_files(conversion, destination),
+        obsolete=tuple(name for name in own_files if name not in conversion.file_names),
     )
     begin_swap(destination, plan)
     roll_forward(destination, plan, transform)
@@ -235,12 +242,26 @@ def _files(conversion: _Conversion, found: Found, destination: Destination) -> d
     """The files that each conversion replaces."""
     origin = conversion.origin
     return {
-        CONVERSION: conversion_record(origin, conversion.keys),
+        CONVERSION: conversion_record(origin, conversion.keys, conversion.file_names),
         STATISTICS: json.dumps(found.statistics, indent=2) + "\n",
         PROVENANCE: provenance(origin, found.unreadable),
         CLOUD_VOLUME_PROVENANCE: cloud_volume_provenance(origin),
-        **conversion.writer.dataset_files(conversion.info, _name(destination), ()),
+        **conversion.writer.dataset_files(conversion.info, _name(destination), _channels(found)),
     }
+
+
+def _channels(found: Found) -> list[Channel]:
+    """How the channels are to be shown; those without any value as the format does."""
+    ranges = [(figures["p01"], figures["p998"]) for figures in found.statistics["channels"]]
+    return [
+        Channel(f"Channel {number}", window=None if low is None or high is None else (low, high))
+        for number, (low, high) in enumerate(ranges)
+    ]
+
+
+def _own_files(destination: Destination) -> tuple[str, ...]:
+    """The files beside `info` that the format of the last conversion put there."""
+    return tuple((read_json(destination.conversion) or {}).get("files", ()))
 
 
 def _new_files(conversion: _Conversion, destination: Destination) -> dict[str, str]:

@@ -38,6 +38,9 @@ class ConvertOptions:
     chunk_size: Vector = (64, 64, 64)
     format: str = "tiff"
     compress: str | None = None
+    encoding: str = "raw"
+    jpeg_quality: int = 90
+    shard_size: int = 1024
     segmentation: bool = False
     downsample_method: str | None = None
     dtype: str | None = None
@@ -71,7 +74,7 @@ class ConvertOptions:
     @property
     def output(self) -> Output:
         """The part that decides how chunks are stored."""
-        return Output(self.format, self.compress)
+        return Output(self.format, self.compress, self.encoding, self.jpeg_quality, self.shard_size)
 
     @property
     def method(self) -> str:

@@ -44,9 +44,10 @@ def request(sources: Sequence[str], options: ConvertOptions) -> dict[str, Any]:
     return {"source": [os.path.abspath(source) for source in sources], "options": options.to_json()}
 
 
-def conversion_record(origin: Origin, keys: Sequence[str]) -> str:
-    """The text of `conversion.json`, by which the next conversion knows what this one wrote."""
-    return _text({"format": 1, "scales": list(keys), **origin.request, "voxel_size": origin.voxel_size.to_json()})
+def conversion_record(origin: Origin, keys: Sequence[str], files: Sequence[str]) -> str:
+    """The text of `conversion.json`, by which the next conversion knows what this one wrote: scales and `files`."""
+    written = {"scales": list(keys), "files": list(files)}
+    return _text({"format": 1, **written, **origin.request, "voxel_size": origin.voxel_size.to_json()})
 
 
 def dataset_record(origin: Origin, title: str) -> str:

@@ -29,7 +29,7 @@ operation changes nothing."""
 class SwapPlan:
     """A swap: the staged scales that come, ours that go, and the files to write; `files` are relative paths → text.
 
-    `new_files` are written only where nothing of that name exists.
+    `new_files` are written only where nothing of that name exists; `obsolete` are removed.
     """
 
     operation: str
@@ -40,6 +40,7 @@ class SwapPlan:
     transform: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
     new_files: Mapping[str, str] = field(default_factory=dict)
+    obsolete: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The members of `swap.json`."""
@@ -53,6 +54,7 @@ class SwapPlan:
             "transform": self.transform,
             "files": dict(self.files),
             "new_files": dict(self.new_files),
+            "obsolete": list(self.obsolete),
         }
 
     @classmethod
@@ -68,6 +70,7 @@ class SwapPlan:
             transform=members["transform"],
             files=members["files"],
             new_files=members["new_files"],
+            obsolete=tuple(members.get("obsolete", ())),
         )
 
 
@@ -115,6 +118,8 @@ def _write_files(destination: Destination, plan: SwapPlan) -> None:
         path = destination.path / name
         path.parent.mkdir(exist_ok=True)
         replace_file(path, text.encode())
+    for name in plan.obsolete:
+        (destination.path / name).unlink(missing_ok=True)
 
 
 def _check_staged(destination: Destination, plan: SwapPlan) -> None:

@@ -134,6 +134,22 @@ class BuildBlock:
         return done
 
 
+@dataclass(frozen=True)
+class Pack:
+    """Make one of the files that a finished level is packed into; `may_lack`: chunks were left out on purpose."""
+
+    target: Target
+    level: int
+    number: int
+    may_lack: bool = False
+
+    def run(self) -> Done:
+        """Make it whole, or leave it as it is where that was done before."""
+        scale = self.target.scales[self.level]
+        self.target.writer.pack(self.target.directory / scale.key, scale, self.number, may_lack=self.may_lack)
+        return Done()
+
+
 @dataclass
 class _Making:
     task: BuildBlock

@@ -53,7 +53,7 @@ class FilePerChunk:
         """None."""
         return ()
 
-    def pack(self, directory: Path, scale: ScaleInfo, number: int) -> int:
+    def pack(self, directory: Path, scale: ScaleInfo, number: int, *, may_lack: bool = False) -> int:
         """Nothing is packed."""
         raise NotImplementedError(f"{type(self).__name__} has no packs")
 

@@ -31,10 +31,13 @@ Pieces = tuple[bytes | memoryview, ...]
 
 @dataclass(frozen=True)
 class Channel:
-    """What a viewer is told of a channel: its name, colour (`RRGGBB`) and the range of values that it should show."""
+    """What a viewer is told of a channel: its name, colour (`RRGGBB`) and the range of values that it should show.
+
+    None is left to the format.
+    """
 
     name: str
-    color: str = "FFFFFF"
+    color: str | None = None
     window: tuple[float, float] | None = None
 
 
@@ -66,10 +69,11 @@ class Writer(Protocol):
     def packs(self, scale: ScaleInfo) -> Sequence[int]:
         """The numbers of the files that are made of the written chunks; none where each chunk stays a file."""
 
-    def pack(self, directory: Path, scale: ScaleInfo, number: int) -> int:
-        """Make such a file whole, remove the chunks it was made of and return its bytes; raises Unreadable.
+    def pack(self, directory: Path, scale: ScaleInfo, number: int, *, may_lack: bool = False) -> int:
+        """Make such a file whole, remove the chunks it was made of and return its bytes.
 
-        A chunk that was written again after it had been packed replaces the packed one.
+        A chunk that was written again after it had been packed replaces the packed one. Raises Unreadable when a chunk
+        is missing, unless it `may_lack` some.
         """
 
     def scale_files(self, info: VolumeInfo, scale: ScaleInfo) -> Mapping[str, bytes]:
