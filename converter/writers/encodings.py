@@ -20,6 +20,7 @@ from precomputed_server.format.geometry import Box, Vector
 from precomputed_server.format.names import chunk_name
 
 _JPEG_EDGE, _PNG_EDGE = 65535, 1_000_000  # of a PNG, what libpng opens unasked
+_JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
 _SMALLER = "use smaller chunks (--chunk-size)."
 _RUNS, _LEFT = 3, 16
 """PNG by runs of equal differences to the pixel at the left: thrice as fast as what libpng takes, and as small."""
@@ -120,6 +121,7 @@ class Jpeg:
     def decode(self, data: bytes, box: Box, channels: int, dtype: np.dtype[Any]) -> Array:
         """The image as a client sees it."""
         try:
+            _check_end(data, _JPEG_END)
             return _chunk(imagecodecs.jpeg8_decode(data), box, channels, dtype)
         except (RuntimeError, ValueError) as error:
             raise Unreadable(f"chunk {chunk_name(box)} is not a JPEG file; convert again.") from error
@@ -161,6 +163,7 @@ class Png:
     def decode(self, data: bytes, box: Box, channels: int, dtype: np.dtype[Any]) -> Array:
         """The samples."""
         try:
+            _check_end(data, _PNG_END)
             return _chunk(imagecodecs.png_decode(data), box, channels, dtype)
         except (RuntimeError, ValueError) as error:
             raise Unreadable(f"chunk {chunk_name(box)} is not a PNG file; convert again.") from error
@@ -211,6 +214,12 @@ def _image(chunk: Array) -> Array:
     native = chunk.astype(chunk.dtype.newbyteorder("="), copy=False)
     image = np.ascontiguousarray(np.moveaxis(native, 0, -1)).reshape(depth * rows, columns, channels)
     return image[:, :, 0] if channels == 1 else image
+
+
+def _check_end(data: bytes, end: bytes) -> None:
+    """Raise ValueError for a file that was cut short, of which decoders make up the rest."""
+    if not data.endswith(end):
+        raise ValueError("the file has no end")
 
 
 def _chunk(image: Array, box: Box, channels: int, dtype: np.dtype[Any]) -> Array:

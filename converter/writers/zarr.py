@@ -6,6 +6,7 @@ Sources: https://zarr-specs.readthedocs.io/en/latest/v2/v2.0.html and https://ng
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from precomputed_server.format.info import ScaleInfo, VolumeInfo
 from precomputed_server.format.names import chunk_name
 
 _BLOSC_LEVEL, _BIT_SHUFFLE = 1, 2
+_BLOSC_HEADER = struct.Struct("<4B3I")
 _GROUP = {"zarr_format": 2}
 
 
@@ -44,10 +46,14 @@ def _blosc(data: Any, voxel_bytes: int) -> bytes:  # noqa: ANN401  # any buffer
 
 
 def _unblosc(data: Any, name: str) -> bytes:  # noqa: ANN401  # any buffer
+    damaged = Unreadable(f"{name} is damaged; convert again.")
+    # The library believes the header, which ends with the length of the whole.
+    if len(data) < _BLOSC_HEADER.size or _BLOSC_HEADER.unpack_from(data)[-1] != len(data):
+        raise damaged
     try:
         return bytes(imagecodecs.blosc_decode(data, numthreads=1))
     except (RuntimeError, ValueError) as error:
-        raise Unreadable(f"{name} is damaged; convert again.") from error
+        raise damaged from error
 
 
 COMPRESSORS: Mapping[str, Compressor] = {

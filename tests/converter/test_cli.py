@@ -98,7 +98,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(tmp_path: Path, source
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("flags", ["--chunk-size 1,2", "--format zarr", "--downsample x", "--annotations move", ""])
+@pytest.mark.parametrize("flags", ["--chunk-size 1,2", "--compress lzw", "--downsample x", "--annotations move", ""])
 def test_misspelt_flags_exit_2(tmp_path: Path, flags: str) -> None:
     assert _convert(*([tmp_path, tmp_path / "made"] if flags else []), *flags.split()).exit_code == 2
 
@@ -121,7 +121,18 @@ def test_overwrite_and_annotations(tmp_path: Path, source: Path) -> None:
 
 def test_help_lists_every_flag() -> None:
     text = _convert("--help").output
-    for flag in ("voxel-size", "levels", "downsample", "chunk-size", "format", "segmentation", "jobs", "dtype"):
+    for flag in (
+        "voxel-size",
+        "levels",
+        "downsample",
+        "chunk-size",
+        "format",
+        "compress",
+        "encoding",
+        "segmentation",
+        "jobs",
+        "dtype",
+    ):
         assert f"--{flag}" in text
     assert "SOURCE... DEST" in text
 
@@ -149,11 +160,11 @@ def test_the_drop_in_makes_four_levels_and_assumes_with_a_warning(tmp_path: Path
     }
 
 
-@pytest.mark.parametrize("name", ["zarr", "blockfs", "ngff", "nonsense"])
-def test_the_drop_in_refuses_formats_of_later(tmp_path: Path, source: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "other"), [("blockfs", "sharded"), ("nonsense", "tiff")])
+def test_the_drop_in_refuses_other_formats_and_names_one(tmp_path: Path, source: Path, name: str, other: str) -> None:
     result = _tif("--source", f"{source}/*.tif", "--dest", tmp_path / "made", "--format", name)
     assert isinstance(result.exception, InvalidInput)
-    assert "--format tiff" in str(result.exception)
+    assert f"--format {other}" in str(result.exception)
 
 
 def test_the_drop_in_replaces_what_it_made_when_told_to(tmp_path: Path, source: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,34 @@ import tensorstore
 from cloudvolume import CloudVolume
 from numpy.typing import NDArray
 
-from converter.writers import Channel, Output, Voxels, Writer, write_chunk, writer
+from converter.writers import Channel, Output, Voxels, Writer, read_chunk, write_chunk, writer
+from converter.writers.sharded import ShardedWriter
 from precomputed_server.format.geometry import Box, Vector
 from precomputed_server.format.grid import cell_box, cells
 from precomputed_server.format.info import ScaleInfo, VolumeInfo
 
 Array = NDArray[Any]
 
+CHUNKS_PER_SHARD = 4
+"""So that small volumes have several shards."""
+
+
+def writer_and_scale(
+    voxels: Array, output: Output, chunk_size: Vector = (8, 8, 4), offset: Vector = (0, 0, 0)
+) -> tuple[Writer, ScaleInfo]:
+    """The writer of voxels "(C, Z, Y, X)" and their only level, whose voxels are 4 × 5 × 40 nm."""
+    made = writer(output, Voxels(voxels.dtype, len(voxels), chunk_size))
+    if isinstance(made, ShardedWriter):
+        made = replace(made, shard_bytes=CHUNKS_PER_SHARD * made.chunk_bytes)
+    _, z, y, x = voxels.shape
+    return made, made.described(ScaleInfo("4_5_40", (x, y, z), (4, 5, 40), (chunk_size,), offset), 0)
+
 
 def write(
     directory: Path, voxels: Array, output: Output, chunk_size: Vector = (8, 8, 4), offset: Vector = (0, 0, 0)
 ) -> tuple[Writer, VolumeInfo]:
-    """Write voxels "(C, Z, Y, X)" as a dataset of one level, whose voxels are 4 × 5 × 40 nm."""
-    made = writer(output, Voxels(voxels.dtype, len(voxels), chunk_size))
-    _, z, y, x = voxels.shape
-    scale = made.described(ScaleInfo("4_5_40", (x, y, z), (4, 5, 40), (chunk_size,), offset), 0)
+    """Write voxels "(C, Z, Y, X)" as a dataset of one level."""
+    made, scale = writer_and_scale(voxels, output, chunk_size, offset)
     labels = output.encoding == "compressed_segmentation"
     info = VolumeInfo(voxels.dtype.name, len(voxels), (scale,), "segmentation" if labels else "image")
     level = directory / scale.key
@@ -41,6 +55,18 @@ def write(
     for name, text in made.dataset_files(info, "brain", names).items():
         (directory / name).write_text(text)
     return made, info
+
+
+def stored(made: Writer, dataset: Path, info: VolumeInfo) -> Array:
+    """The voxels "(C, Z, Y, X)" as the writer itself finds and decodes them."""
+    (scale,) = info.scales
+    x, y, z = scale.size
+    voxels = np.empty((info.num_channels, z, y, x), info.dtype)
+    for cell in cells(scale):
+        box = cell_box(scale, cell)
+        chunk = read_chunk(made, dataset / scale.key, scale, box, info.num_channels, info.dtype)
+        voxels[within(box, scale.voxel_offset)] = chunk
+    return voxels
 
 
 def within(box: Box, offset: Vector) -> tuple[slice, slice, slice, slice]:
