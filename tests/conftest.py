@@ -6,6 +6,7 @@ test is a hole that nobody sees.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import shutil
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -26,6 +28,11 @@ from blockbuster import BlockBuster, BlockBusterFunction, blockbuster_ctx
 REPOSITORY = Path(__file__).resolve().parents[1]
 STARTS_WITHIN_S = 20
 STOPS_WITHIN_S = 10
+
+_LIBRARIES = tempfile.mkdtemp()
+"""What cloud-volume keeps in the home directory otherwise; it looks for the place when it is imported."""
+atexit.register(shutil.rmtree, _LIBRARIES, ignore_errors=True)
+os.environ |= {"CLOUD_VOLUME_DIR": f"{_LIBRARIES}/volume", "CLOUD_FILES_DIR": f"{_LIBRARIES}/files"}
 
 PROGRAMS = {
     "chromium": ("chromium", "chromium-browser", "google-chrome"),

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +11,6 @@ import pytest
 from tests.conftest import RunningServer, launch, wait_until_healthy
 
 WORKERS = 4
-
-_LIBRARIES = tempfile.mkdtemp()
-"""What cloud-volume keeps in the home directory otherwise; it looks for the place when it is imported."""
-atexit.register(shutil.rmtree, _LIBRARIES, ignore_errors=True)
-os.environ |= {"CLOUD_VOLUME_DIR": f"{_LIBRARIES}/volume", "CLOUD_FILES_DIR": f"{_LIBRARIES}/files"}
 
 
 @dataclass(frozen=True)

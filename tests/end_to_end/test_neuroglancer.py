@@ -61,12 +61,17 @@ def test_a_slice_of_the_banana(shared_data: Path, served: Served) -> None:
     assert_slice_shown(served, "banana", resolution_nm, banana(source)[0, 8], 8)
 
 
-@pytest.mark.parametrize("storage", ["tiff", "raw"])
+@pytest.mark.parametrize(
+    "storage", ["tiff", "tiff --compress zstd", "raw", "raw --compress zstd", "raw --encoding png", "sharded"]
+)
 def test_a_slice_made_in_code(storage: str, tmp_path: Path, served: Served) -> None:
     voxels = phantom_stack(tmp_path, (9, 131, 150), "uint16")
-    options = ConvertOptions(voxel_size=parse_edges("0.5,0.5,2"), chunk_size=(64, 64, 4), format=storage)
-    convert(str(tmp_path), served.root / storage, options)
-    assert_slice_shown(served, storage, [500.0, 500.0, 2000.0], voxels[0, 5], 5)
+    name, *flags = storage.split()
+    stored = {flag.removeprefix("--"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
+    options = ConvertOptions(voxel_size=parse_edges("0.5,0.5,2"), chunk_size=(64, 64, 4), format=name, **stored)  # type: ignore[arg-type]
+    dataset = "_".join([name, *stored.values()])
+    convert(str(tmp_path), served.root / dataset, options)
+    assert_slice_shown(served, dataset, [500.0, 500.0, 2000.0], voxels[0, 5], 5)
 
 
 def test_the_demo_from_the_list_of_datasets(tmp_path: Path, served: Served) -> None:
