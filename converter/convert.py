@@ -20,6 +20,7 @@ from converter.destination import (
     has_annotations,
     locked,
     must_transform,
+    own_files,
     read_json,
 )
 from converter.options import ConvertOptions, Summary
@@ -43,7 +44,7 @@ from converter.swap import SwapPlan, TransformAnnotations, begin_swap, interrupt
 from converter.tasks import Target, Volume
 from converter.view import View
 from converter.voxel_size import VoxelSize, voxel_size
-from converter.writers import Channel, Voxels, Writer, writer
+from converter.writers import Voxels, Writer, writer
 from precomputed_server.errors import InvalidInput
 from precomputed_server.files import typed
 from precomputed_server.format.geometry import Vector
@@ -173,8 +174,8 @@ def _run(
     transform: TransformAnnotations | None,
 ) -> Summary:
     existing = existing_pyramid(destination, conversion.options.overwrite)
-    own_files = _own_files(destination)
-    check_keys(destination, existing, (*conversion.keys, *(set(conversion.file_names) - set(own_files))))
+    old_files = own_files(destination)
+    check_keys(destination, existing, (*conversion.keys, *(set(conversion.file_names) - set(old_files))))
     info = _with_kept_members(conversion.info, existing)
     transforming = must_transform(destination, existing, info, conversion.options.annotations)
     if transforming and transform is None:
@@ -209,7 +210,7 @@ def _run(
         transform=transforming,
         files={**_files(conversion, found, destination), **blocks},
         new_files=_new_files(conversion, destination),
-        obsolete=tuple(name for name in own_files if name not in conversion.file_names),
+        obsolete=tuple(name for name in old_files if name not in conversion.file_names),
     )
     begin_swap(destination, plan)
     roll_forward(destination, plan, transform)
@@ -246,22 +247,8 @@ def _files(conversion: _Conversion, found: Found, destination: Destination) -> d
         STATISTICS: json.dumps(found.statistics, indent=2) + "\n",
         PROVENANCE: provenance(origin, found.unreadable),
         CLOUD_VOLUME_PROVENANCE: cloud_volume_provenance(origin),
-        **conversion.writer.dataset_files(conversion.info, _name(destination), _channels(found)),
+        **conversion.writer.dataset_files(conversion.info, _name(destination), found.shown_channels),
     }
-
-
-def _channels(found: Found) -> list[Channel]:
-    """How the channels are to be shown; those without any value as the format does."""
-    ranges = [(figures["p01"], figures["p998"]) for figures in found.statistics["channels"]]
-    return [
-        Channel(f"Channel {number}", window=None if low is None or high is None else (low, high))
-        for number, (low, high) in enumerate(ranges)
-    ]
-
-
-def _own_files(destination: Destination) -> tuple[str, ...]:
-    """The files beside `info` that the format of the last conversion put there."""
-    return tuple((read_json(destination.conversion) or {}).get("files", ()))
 
 
 def _new_files(conversion: _Conversion, destination: Destination) -> dict[str, str]:

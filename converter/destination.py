@@ -167,6 +167,11 @@ def _our_scales(destination: Destination) -> tuple[str, ...]:
     return tuple(str(key) for key in members.get("scales", []))
 
 
+def own_files(destination: Destination) -> tuple[str, ...]:
+    """The files beside `info` that the format of the last conversion put there."""
+    return tuple((read_json(destination.conversion) or {}).get("files", ()))
+
+
 def _read_info(destination: Destination) -> VolumeInfo | None:
     try:
         return VolumeInfo.from_bytes(destination.info.read_bytes())

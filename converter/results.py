@@ -15,6 +15,7 @@ from converter.journal import Done
 from converter.plan import Pyramid
 from converter.statistics import Channel
 from converter.tasks import Volume
+from converter.writers import Channel as ShownChannel
 from precomputed_server.format.grid import grid_shape
 
 STORED = np.dtype([("size", "<u8"), ("crc32", "<u4")])
@@ -33,6 +34,15 @@ class Found:
     manifest: tuple[NDArray[Any], ...]
     statistics: Mapping[str, Any]
     unreadable: tuple[str, ...]
+
+    @property
+    def shown_channels(self) -> list[ShownChannel]:
+        """How the channels are to be shown; those without any value as the format does."""
+        ranges = [(figures["p01"], figures["p998"]) for figures in self.statistics["channels"]]
+        return [
+            ShownChannel(f"Channel {number}", window=None if None in (low, high) else (low, high))
+            for number, (low, high) in enumerate(ranges)
+        ]
 
 
 def gather(journal: Iterable[Done], pyramid: Pyramid, volume: Volume) -> Found:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,12 @@ from click.testing import CliRunner
 
 from converter import convert
 from converter.cli import precomputed_tif
+from converter.journal import Done
+from converter.tasks import Pack
+from converter.writers.sharded import ShardedWriter
 from precomputed_server.errors import DestinationExists, InvalidInput
-from tests.converter.stacks import files_of, options, read_info, read_level, read_record, volume, write_planes
+from precomputed_server.format.info import ScaleInfo
+from tests.converter.stacks import files_of, options, read_info, read_level, volume, write_planes
 from tests.converter.written import cloud_volume_reads, tensorstore_reads, tensorstore_reads_zarr
 
 CHUNK = (16, 16, 8)
@@ -46,6 +52,59 @@ def test_sharded_levels(
         assert [path.suffix for path in (made / scale["key"]).iterdir()] == [".shard"]
 
 
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_a_conversion_that_was_interrupted_while_packing_ends_the_same(
+    source: Path, tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ShardedWriter, "described", _small_shards(ShardedWriter.described))
+    wanted = options(chunk_size=CHUNK, format="sharded")
+    convert(str(source), tmp_path / "whole" / "made", wanted)
+    packed: list[int] = []
+
+    def run(task: Pack) -> Done:
+        if len(packed) == count:
+            raise KeyboardInterrupt
+        packed.append(task.number)
+        return pack(task)
+
+    pack = Pack.run
+    with monkeypatch.context() as stopping:
+        stopping.setattr(Pack, "run", run)
+        with pytest.raises(KeyboardInterrupt):
+            convert(str(source), tmp_path / "made", wanted)
+    assert files_of(tmp_path / "made") == {}
+    convert(str(source), tmp_path / "made", wanted)
+    expected = files_of(tmp_path / "whole" / "made")
+    assert files_of(tmp_path / "made").keys() == expected.keys()
+    for name in expected:
+        if name.endswith(".shard") or name == "info":
+            assert files_of(tmp_path / "made")[name] == expected[name]
+    assert len([name for name in expected if name.startswith("1_1_1/")]) > 4
+
+
+Described = Callable[[ShardedWriter, ScaleInfo, int], ScaleInfo]
+
+
+def _small_shards(described: Described) -> Described:
+    return lambda writer, scale, level: described(replace(writer, shard_bytes=4 * writer.chunk_bytes), scale, level)
+
+
+def test_chunks_of_planes_that_cannot_be_read_are_left_out_of_their_shards(tmp_path: Path) -> None:
+    voxels = volume(20, 17, 9, "uint8") | 1
+    planes = write_planes(tmp_path / "planes", voxels, compression="zlib")
+    damaged = planes / "img_7.tif"
+    damaged.write_bytes(damaged.read_bytes()[:-100] + bytes(100))
+    wanted = options(chunk_size=(8, 8, 2), format="sharded", levels=1, on_error="skip")
+    summary = convert(str(planes), tmp_path / "made", wanted)
+    assert len(summary.unreadable) == 1
+    found = tensorstore_reads(tmp_path / "made")[0]
+    left_out = np.flatnonzero((found == 0).all(axis=(1, 2)))
+    assert {6, 7} <= set(left_out.tolist())
+    there = [z for z in range(9) if z not in left_out]
+    assert there
+    np.testing.assert_array_equal(found[there], voxels[there])
+
+
 def test_zarr_levels_lie_where_info_and_ome_say(source: Path, reference: Path, tmp_path: Path) -> None:
     made = tmp_path / "made"
     convert(str(source), made, options(chunk_size=CHUNK, format="zarr"))
@@ -53,7 +112,7 @@ def test_zarr_levels_lie_where_info_and_ome_say(source: Path, reference: Path, t
     (image,) = json.loads((made / ".zattrs").read_text())["multiscales"]
     for level, dataset in enumerate(image["datasets"]):
         np.testing.assert_array_equal(tensorstore_reads_zarr(made / dataset["path"]), read_level(reference, level)[0])
-    channel = read_record(made, "statistics.json")["channels"][0]
+    channel = json.loads((made / "statistics.json").read_text())["channels"][0]
     (shown,) = json.loads((made / ".zattrs").read_text())["omero"]["channels"]
     assert (shown["window"]["start"], shown["window"]["end"]) == (channel["p01"], channel["p998"])
 
