@@ -133,7 +133,8 @@ def plan_stage(
     """The stage that begins at level `first`, with as many levels as `budget` bytes a task and `jobs` tasks allow.
 
     Fewer than `grain` rows of the source cost as much as `grain`, so a block is not lower. None when not even a task of
-    one level and one column of chunks fits into the budget.
+    one level fits into the budget: one column of chunks wide, or as wide as the volume where a part of a row costs as
+    much as all of it, because `grain` is more than 1.
     """
     for last in range(len(pyramid.scales) - 1, first, -1):
         stage = _stage(pyramid, first, _top(pyramid, first, last, grain), grain, last)
@@ -145,7 +146,7 @@ def plan_stage(
         if task_bytes(pyramid, stage, read_bytes) <= budget:
             return stage
         narrower = _aligned(pyramid, first, max(1, top[0] // 2))
-        if narrower >= top[0]:
+        if grain > 1 or narrower >= top[0]:
             return None
         top = narrower, top[1], top[2]
 

@@ -205,6 +205,7 @@ class _Making:
                 voxels = self._zeros(box)
             part = made_part(pyramid, level, finer_box).clipped(box)
             voxels[within(part, box)] = self._coarsened(level, part, finer, finer_box)
+            del finer  # before the next block is made
         return voxels
 
     def _box_below(self, level: int, cell: Vector, box: Box, below: Vector) -> Box:
