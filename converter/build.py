@@ -18,7 +18,8 @@ from converter.plan import Pyramid, ReadBytes, Stage, plan_stage, smallest_task_
 from converter.progress import Progress
 from converter.scratch import ScratchLevel
 from converter.stack_source import StackSource
-from converter.tasks import FAIL, SKIP, BuildBlock, Pack, Target, Task, Volume, VoxelSource
+from converter.target import Pack, Target
+from converter.tasks import FAIL, SKIP, BuildBlock, Task, Volume, VoxelSource
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Box, Vector, ceil_divide, multiply
 from precomputed_server.format.grid import grid_shape
@@ -203,7 +204,7 @@ def _plan(pyramid: Pyramid, source: StackSource, processes: int, budget: int) ->
     if grain is None:
         return None
     first = plan_stage(pyramid, 0, budget, processes, _reading(source), grain)
-    return None if first is None else Plan(tuple(_stages(pyramid, first, budget, processes)), processes)
+    return _with_later_stages(pyramid, first, budget, processes)
 
 
 def _plan_with_scratch(pyramid: Pyramid, source: StackSource, processes: int, budget: int) -> Plan | None:
@@ -215,7 +216,8 @@ def _plan_with_scratch(pyramid: Pyramid, source: StackSource, processes: int, bu
         return None
     while first.last > 0 and _slab_bytes(pyramid, first) > _SLAB_BYTES:
         first = plan_stage(_finest(pyramid, first.last), 0, budget, processes, _row_bytes) or first
-    return Plan(tuple(_stages(pyramid, first, budget, processes)), processes, decodes_first=True)
+    plan = _with_later_stages(pyramid, first, budget, processes)
+    return None if plan is None else replace(plan, decodes_first=True)
 
 
 def _grain_rows(source: StackSource) -> int | None:
@@ -236,13 +238,16 @@ def _finest(pyramid: Pyramid, levels: int) -> Pyramid:
     )
 
 
-def _stages(pyramid: Pyramid, first: Stage, budget: int, processes: int) -> Iterator[Stage]:
-    stage: Stage | None = first
+def _with_later_stages(pyramid: Pyramid, first: Stage | None, budget: int, processes: int) -> Plan | None:
+    """The plan that begins with a stage; None when there is none, or one of the later ones needs more memory."""
+    stages: list[Stage] = []
+    stage = first
     while stage is not None:
-        yield stage
+        stages.append(stage)
         if stage.last + 1 == len(pyramid.scales):
-            return
+            return Plan(tuple(stages), processes)
         stage = plan_stage(pyramid, stage.last + 1, budget, processes, _row_bytes)
+    return None
 
 
 def _row_bytes(box: Box) -> int:

@@ -41,7 +41,8 @@ from converter.stack_source import StackSource
 from converter.staging import check_space, kept_if_worthwhile, note_files, staging_for
 from converter.statistics import row_stride
 from converter.swap import SwapPlan, TransformAnnotations, begin_swap, interrupted_swap, roll_forward
-from converter.tasks import Target, Volume
+from converter.target import Target
+from converter.tasks import Volume
 from converter.view import View
 from converter.voxel_size import VoxelSize, voxel_size
 from converter.writers import Voxels, Writer, writer

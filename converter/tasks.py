@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
 from converter.downsample import METHODS
@@ -20,9 +19,8 @@ from converter.journal import ENTRY, Done, Journal
 from converter.plan import SINGLE, Pyramid, Stage, block_box, cells_below, made_part, task_box, used_part
 from converter.scratch import ScratchLevel
 from converter.statistics import Channel, count_labels
+from converter.target import Target
 from converter.view import completed
-from converter.writers import Writer
-from converter.writers.files import store
 from precomputed_server.errors import SourceError
 from precomputed_server.format.geometry import Box, Vector, multiply
 from precomputed_server.format.grid import grid_shape
@@ -30,7 +28,6 @@ from precomputed_server.format.info import ScaleInfo
 from precomputed_server.writing import forget_cached, sync_filesystem
 
 Array = NDArray[Any]
-
 
 FAIL, SKIP, BLANK = "fail", "skip", "blank"
 """What is done about a plane that cannot be read: end; leave out the chunks that need it; take it as 0."""
@@ -76,31 +73,6 @@ class Volume:
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where and how the chunks of every level are kept: `scales` have their real voxel_offset."""
-
-    directory: Path
-    scales: tuple[ScaleInfo, ...]
-    writer: Writer
-
-    def store(self, level: int, cell: Vector, box: Box, chunk: Array) -> tuple[Path, tuple[int, int, int]]:
-        """Write the chunk "(C, Z, Y, X)" at `cell`; returns its file and a row of ENTRY.
-
-        `box` are its voxels, counted from the first of the level.
-        """
-        scale = self.scales[level]
-        place = box.moved(scale.voxel_offset)
-        pieces = self.writer.encode(place, chunk)
-        checksum = 0
-        for piece in pieces:
-            checksum = isal_zlib.crc32(piece, checksum)
-        path = self.writer.path(self.directory / scale.key, scale, place)
-        size = store(path, pieces)
-        columns, rows, _ = grid_shape(scale)
-        return path, ((cell[2] * rows + cell[1]) * columns + cell[0], size, checksum)
-
-
-@dataclass(frozen=True)
 class BuildBlock:
     """Make the block that begins at `cell` of the stage's last level, and all that lies below it.
 
@@ -132,22 +104,6 @@ class BuildBlock:
             forget_cached(path)
         self.journal.record(self.stage.first, self.cell, done)
         return done
-
-
-@dataclass(frozen=True)
-class Pack:
-    """Make one of the files that a finished level is packed into; `may_lack`: chunks were left out on purpose."""
-
-    target: Target
-    level: int
-    number: int
-    may_lack: bool = False
-
-    def run(self) -> Done:
-        """Make it whole, or leave it as it is where that was done before."""
-        scale = self.target.scales[self.level]
-        self.target.writer.pack(self.target.directory / scale.key, scale, self.number, may_lack=self.may_lack)
-        return Done()
 
 
 @dataclass
@@ -186,7 +142,9 @@ class _Making:
         voxel can be read.
         """
         voxels = self._read(box, cell) if level == self.task.stage.first else self._from_below(level, cell, box)
-        if voxels is not None:
+        if voxels is None:
+            self._leave_out(level, cell)
+        else:
             self._store(level, cell, box, voxels)
         return voxels
 
@@ -279,6 +237,13 @@ class _Making:
             path, row = task.target.store(level, at, chunk, voxels[within(chunk, box)])
             self.paths.append(path)
             rows.append(row)
+
+    def _leave_out(self, level: int, cell: Vector) -> None:
+        """Remove what an earlier attempt stored of chunks that cannot be made any more."""
+        task = self.task
+        for at in _cells(task.pyramid.scales[level], cell, task.stage.block(level)):
+            chunk = block_box(task.pyramid.scales[level], at, SINGLE)
+            task.target.path(level, chunk).unlink(missing_ok=True)
 
     def _keep(self, voxels: Array | None, box: Box, pieces: ScratchLevel) -> None:
         """Keep aside what the next level is made from."""

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from converter import convert
 from converter.cli import precomputed_tif
 from converter.journal import Done
-from converter.tasks import Pack
+from converter.target import Pack
 from converter.writers.sharded import ShardedWriter
 from precomputed_server.errors import DestinationExists, InvalidInput
 from precomputed_server.format.info import ScaleInfo

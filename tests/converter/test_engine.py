@@ -200,8 +200,23 @@ def test_chunks_of_a_damaged_plane_can_be_left_out(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "made" / "1_1_1").iterdir()}
     depths = {name.split("_")[2] for name in names}
     assert depths == {"0-8", "16-24", "24-32", "32-40"}
-    (info,) = [read_info(tmp_path / "made")]
-    assert info["scales"][0]["size"] == [64, 64, 40]
+    assert read_info(tmp_path / "made")["scales"][0]["size"] == [64, 64, 40]
+
+
+def test_what_was_stored_of_a_plane_that_is_damaged_now_is_left_out_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {**MANY, "levels": 2, "format": "raw"}
+    voxels = volume(64, 64, 40)
+    source = str(write_planes(tmp_path / "planes", voxels, compression="zlib"))
+    with monkeypatch.context() as stopping:
+        _stop_after(stopping, 4)
+        with pytest.raises(Stopped):
+            convert(source, tmp_path / "made", options(**few))
+    _damaged(tmp_path / "planes", voxels, 3)
+    convert(source, tmp_path / "made", options(**few, on_error="skip"))
+    depths = {path.name.split("_")[2] for path in (tmp_path / "made" / "1_1_1").iterdir()}
+    assert depths == {"8-16", "16-24", "24-32", "32-40"}
 
 
 @pytest.mark.parametrize("mend", ["replace", "blank"])
