@@ -42,12 +42,16 @@ def test_what_it_wrote_itself(compress: str, served: Served) -> None:
     np.testing.assert_array_equal(found, voxels[20:100, 5:90, 10:33])
 
 
-def test_a_dataset_without_provenance_is_absent_not_broken(served: Served) -> None:
+def test_provenance_is_read_and_its_absence_is_404(served: Served) -> None:
     converted(served.root / "plain", "raw")
-    assert ask(served.server, "GET", "/plain/provenance").status == 404
-    write_own(served.root / "with_provenance", "gzip")
-    provenance = ask(served.server, "GET", "/with_provenance/provenance")
-    assert (provenance.status, provenance.headers["content-type"]) == (200, "application/json")
+    provenance = over_http(served.server, "plain", 0).provenance
+    assert provenance.processing[0]["method"]["format"] == "raw"
+    assert len(provenance.sources) == 1
+    write_own(served.root / "its_own", "gzip")
+    answer = ask(served.server, "GET", "/its_own/provenance")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    (served.root / "its_own" / "provenance").unlink()
+    assert ask(served.server, "GET", "/its_own/provenance").status == 404
 
 
 def over_http(server: RunningServer, dataset: str, mip: int) -> Any:  # noqa: ANN401  # it has no types
