@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from converter.decoding import decode_bytes, decoded
-from converter.executor import Report, executor
+from converter.executor import executor
 from converter.journal import Done, Journal
 from converter.plan import Pyramid, ReadBytes, Stage, plan_stage, smallest_task_bytes, task_box, task_cells
-from converter.progress import Progress
+from converter.progress import Progress, Status
 from converter.scratch import ScratchLevel
 from converter.stack_source import StackSource
 from converter.target import Pack, Target
@@ -97,7 +98,7 @@ class Build:
 
     def run(self, progress: Progress | None) -> None:
         """Do every task that is still to do, and tell `progress` of each, those that were done before included."""
-        report = self._counter(progress)
+        report = _Counter(self.pyramid, progress)
         self.journal.directory.mkdir(exist_ok=True)
         with executor(self.plan.processes) as running:
             for number, stage in enumerate(self.plan.stages):
@@ -121,20 +122,7 @@ class Build:
             if not files.isdisjoint(plane.path for pages in part.stack.planes for plane in pages):
                 self.journal.forget(first.first, cell)
 
-    def _counter(self, progress: Progress | None) -> Report:
-        """What adds up the chunks of tasks and tells `progress`."""
-        total = sum(math.prod(grid_shape(scale)) for scale in self.pyramid.scales)
-        stored = 0
-
-        def report(done: Done) -> None:
-            nonlocal stored
-            stored += done.chunks
-            if progress is not None:
-                progress(stored, total)
-
-        return report
-
-    def _batches(self, number: int, stage: Stage, report: Report) -> Iterator[Iterable[Task]]:
+    def _batches(self, number: int, stage: Stage, report: _Counter) -> Iterator[Iterable[Task]]:
         """The tasks that may run side by side: all of a stage, or first the planes of a slab and then its tasks."""
         source = self.source if number == 0 else self._scratch(number)
         remaining = self._remaining(stage, report)
@@ -155,13 +143,13 @@ class Build:
             for number in self.target.writer.packs(scale):
                 yield Pack(self.target, level, number, may_lack=self.on_error == SKIP)
 
-    def _remaining(self, stage: Stage, report: Report) -> Iterator[Vector]:
+    def _remaining(self, stage: Stage, report: _Counter) -> Iterator[Vector]:
         for cell in task_cells(self.pyramid, stage):
             done = self.journal.find(stage.first, cell)
             if done is None:
                 yield cell
             else:
-                report(done)
+                report.keep(done)
 
     def _slab(self, stage: Stage, cells: Sequence[Vector]) -> Box:
         """Everything that the tasks at `cells` read."""
@@ -195,6 +183,41 @@ class Build:
             ceil_divide(voxels, self.pyramid.steps[level]),
             self.volume.num_channels,
             self.volume.dtype,
+        )
+
+
+class _Counter:
+    """Adds up what tasks did, and tells `progress`."""
+
+    def __init__(self, pyramid: Pyramid, progress: Progress | None) -> None:
+        self._total_chunks = sum(math.prod(grid_shape(scale)) for scale in pyramid.scales)
+        self._total_bytes = pyramid.bytes(0)
+        self._progress = progress
+        self._began = time.monotonic()
+        self._chunks = self._bytes = self._kept_chunks = self._kept_bytes = 0
+
+    def __call__(self, done: Done) -> None:
+        """A task of this run is done."""
+        self._chunks += done.chunks
+        self._bytes += done.source_bytes
+        if self._progress is not None:
+            self._progress(self._status())
+
+    def keep(self, done: Done) -> None:
+        """A task was done by an earlier run."""
+        self._kept_chunks += done.chunks
+        self._kept_bytes += done.source_bytes
+        self(done)
+
+    def _status(self) -> Status:
+        return Status(
+            chunks=self._chunks,
+            total_chunks=self._total_chunks,
+            bytes=self._bytes,
+            total_bytes=self._total_bytes,
+            seconds=time.monotonic() - self._began,
+            kept_chunks=self._kept_chunks,
+            kept_bytes=self._kept_bytes,
         )
 
 

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 
 from converter import convert
+from converter.progress import Status
 from converter.voxel_size import parse_edges
 from precomputed_server.errors import InvalidInput, PrecomputedError, SourceError
 from precomputed_server.format.tiff import HEADER_BYTES, parse_stream
@@ -268,12 +269,11 @@ def test_statistics_are_those_of_every_voxel(tmp_path: Path, dtype: str) -> None
 
 
 def test_progress_counts_every_chunk(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[Status] = []
     source = write_planes(tmp_path / "planes", volume(70, 65, 20))
-    summary = convert(
-        str(source), tmp_path / "made", options(chunk_size=(16, 16, 16)), lambda done, total: seen.append((done, total))
-    )
-    assert seen[-1] == (summary.chunks, summary.chunks)
+    summary = convert(str(source), tmp_path / "made", options(chunk_size=(16, 16, 16)), seen.append)
+    assert (seen[-1].chunks, seen[-1].total_chunks) == (summary.chunks, summary.chunks)
+    assert seen[-1].bytes == seen[-1].total_bytes == 70 * 65 * 20 * 2
     assert summary.bytes == sum(len(data) for name, data in files_of(tmp_path / "made").items() if ".tiff" in name)
 
 
