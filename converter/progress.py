@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 _BAR_WIDTH = 30
 _REFRESH_S = 0.1
@@ -62,11 +62,8 @@ class Status:
         return f"{self.percent} %, {volume}, {self.rate / 1e6:.0f} MB/s{left}"
 
 
-class Progress(Protocol):
-    """Is told after each task how far the conversion is."""
-
-    def __call__(self, status: Status) -> None:
-        """Show it, or not."""
+Progress = Callable[[Status], None]
+"""Is told after each task how far the conversion is."""
 
 
 class Bar:
