@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from annotation_store.cli_author import author_name
+from annotation_store.cli_exchange import opened
 from annotation_store.cli_parked import become_owner
 from annotation_store.orders import Order, reviewing
 from annotation_store.progress.listing import After, Wanted
 from annotation_store.progress.survey import Leaf, Survey, sentence_of, survey_of
-from annotation_store.progress.tally import Counted, progress_of
+from annotation_store.progress.tally import Counted, progress_of, rows_of_blocks
 from annotation_store.review import Review
 from annotation_store.store import AnnotationStore
 from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError
@@ -49,8 +50,7 @@ def progress(dataset: Path, tables: tuple[str, ...], as_json: bool) -> None:
     An annotation belongs to whoever drew it, and is counted in the slice in which it begins.
     """
     survey, leaves = _surveyed(dataset)
-    names = dict.fromkeys(leaf.block for leaf in leaves)
-    found = progress_of([_counted(survey, leaf) for leaf in leaves], {name: {"block": name} for name in names})
+    found = progress_of([_counted(survey, leaf) for leaf in leaves], rows_of_blocks(opened(dataset).blocks()))
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -110,21 +110,32 @@ def review(dataset: Path, reviewer: str, withdraw: bool, dry_run: bool, **chosen
 
 
 def _chosen(dataset: Path, chosen: dict[str, Any], *, withdraw: bool) -> Choice:
-    """What the options mean; raises NotFound for an id that is nowhere."""
+    """What the options mean; raises NotFound where no annotation is like that, or an id is nowhere."""
     survey, leaves = _surveyed(dataset)
     ids = frozenset(chosen["ids"]) or None
     names = {"slice": "slice_number", "author": "author", "anntype": "anntype", "type": "shape"}
     kind = frozenset((name, chosen[option]) for name, option in names.items() if chosen[option] is not None)
-    wanted = Wanted(kind, "decided" if withdraw else "all" if ids else "unreviewed", None, ids)
-    choice = []
+    wanted = Wanted(kind, "all", None, ids)
+    choice: Choice = []
+    found: set[str] = set()
     for leaf in leaves:
         if chosen["block"] in (None, leaf.block) and chosen["leaf"] in (None, leaf.name, f"{leaf.name}.json"):
             rows = _rows(survey, leaf, wanted)
-            choice += [(leaf, rows)] if rows else []
-    missing = sorted((ids or frozenset()) - {row["id"] for _, rows in choice for row in rows})
-    if missing and not withdraw:
-        raise NotFound(f"There is no annotation with the id {missing[0]!r} there; nothing was confirmed.")
+            found |= {row["id"] for row in rows}
+            meant = rows if ids and not withdraw else [row for row in rows if _is_open(row, withdraw=withdraw)]
+            choice += [(leaf, meant)] if meant else []
+    missing = sorted((ids or frozenset()) - found)
+    if missing:
+        done = "withdrawn" if withdraw else "confirmed"
+        raise NotFound(f"There is no annotation with the id {missing[0]!r} there; nothing was {done}.")
+    if not found and not chosen["everything"]:
+        raise NotFound("No annotation of this dataset is like that; precomputed annotations progress says which are.")
     return choice
+
+
+def _is_open(row: dict[str, Any], *, withdraw: bool) -> bool:
+    """Whether there is something to confirm, or to withdraw."""
+    return row["review"] is not None if withdraw else row["state"] != "reviewed"
 
 
 def _rows(survey: Survey, leaf: Leaf, wanted: Wanted) -> list[dict[str, Any]]:
@@ -143,7 +154,8 @@ def _decide(store: AnnotationStore, leaf: Leaf, rows: list[dict[str, Any]], revi
     count = f"{outcome.edits} annotation{'' if outcome.edits == 1 else 's'}"
     click.echo(f"{leaf.block}/{leaf.name}: {count} {done}, version {outcome.version}.")
     for id, reason in (outcome.refused or {}).items():
-        click.echo(f"{leaf.block}/{leaf.name}: {id} is {reason} since it was looked at.")
+        became = "removed" if reason == "missing" else "moved"
+        click.echo(f"{leaf.block}/{leaf.name}: somebody has {became} {id} in the meantime; it is not {done}.")
 
 
 def _surveyed(dataset: Path) -> tuple[Survey, list[Leaf]]:

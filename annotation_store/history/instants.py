@@ -35,3 +35,8 @@ def milliseconds_of(text: str) -> int:
 def seconds_of(text: str) -> float:
     """Seconds from 1970 to a moment of the log."""
     return read_instant(text).timestamp()
+
+
+def has_zone(text: str) -> bool:
+    """Whether RFC 3339 `text`, which `read_instant` could read, names its time zone."""
+    return datetime.fromisoformat(text).tzinfo is not None

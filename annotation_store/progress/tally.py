@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from annotation_store.blocks import Blocks
 from annotation_store.history.records import EXTERNAL
 from annotation_store.model import GEOMETRY, Item, Items
 from annotation_store.review import REVIEW, is_confirmed, is_visited, review_of
@@ -153,6 +154,22 @@ def progress_of(leaves: Iterable[Counted], blocks: Mapping[str, Mapping[str, Any
         "unreadable": [
             {"block": leaf.block, "leaf": leaf.leaf, "detail": leaf.detail} for leaf in leaves if leaf.tally is None
         ],
+    }
+
+
+def rows_of_blocks(blocks: Blocks) -> dict[str, dict[str, Any]]:
+    """What `progress_of` says of each block beside its counts: how it is named, and which voxels are its own."""
+    return {directory: _row_of_block(blocks, directory) for directory in sorted(blocks.existing)}
+
+
+def _row_of_block(blocks: Blocks, directory: str) -> dict[str, Any]:
+    index, box = blocks.index(directory), blocks.box(directory)
+    return {
+        "block": blocks.name(directory),
+        "directory": directory,
+        "index": None if index is None else list(index),
+        "start": list(box.start),
+        "stop": list(box.stop),
     }
 
 

@@ -17,7 +17,7 @@ from annotation_store.blocks import Blocks, check_name
 from annotation_store.history.instants import instant, read_instant
 from annotation_store.progress.listing import After, Wanted, Which
 from annotation_store.progress.survey import Leaf, counted_of, rows_in, sentence_of, survey_of
-from annotation_store.progress.tally import Counted, Tally, progress_of
+from annotation_store.progress.tally import Counted, Tally, progress_of, rows_of_blocks
 from annotation_store.web.large import with_store
 from annotation_store.web.request import JSON, check_query, json_answer
 from annotation_store.web.service import AnnotationService
@@ -199,7 +199,13 @@ def chosen(blocks: Blocks, found: list[Found], query: Mapping[str, Any]) -> list
     directory = None if block is None else blocks.directory(block)
     if leaf is not None:
         check_name(leaf, "leaf")
-    return [each for each in found if directory in (None, each.leaf.block) and (leaf is None or leaf == each.leaf.name)]
+    leaves = [
+        each for each in found if directory in (None, each.leaf.block) and (leaf is None or leaf == each.leaf.name)
+    ]
+    if not leaves and (block is not None or leaf is not None):
+        named = "/".join(name for name in (block, leaf) if name is not None)
+        raise NotFound(f"There are no annotations in {named}: nothing there can be reviewed.")
+    return leaves
 
 
 def kind_of_query(query: Mapping[str, Any]) -> frozenset[tuple[str, int | str | None]]:
@@ -229,15 +235,4 @@ def _limit_of(request: web.Request) -> int:
 
 
 def _body_of(blocks: Blocks, counted: list[Counted]) -> bytes:
-    return orjson.dumps(progress_of(counted, {block: _block_row(blocks, block) for block in sorted(blocks.existing)}))
-
-
-def _block_row(blocks: Blocks, directory: str) -> dict[str, Any]:
-    index, box = blocks.index(directory), blocks.box(directory)
-    return {
-        "block": blocks.name(directory),
-        "directory": directory,
-        "index": None if index is None else list(index),
-        "start": list(box.start),
-        "stop": list(box.stop),
-    }
+    return orjson.dumps(progress_of(counted, rows_of_blocks(blocks)))

@@ -25,7 +25,7 @@ _MOST, _LONGEST = 10_000, 4 << 20
 """How many annotations a request may confirm, and how many bytes it may have."""
 _SENTENCES: Mapping[Refusal, str] = {
     "missing": "There is no annotation of that id in this file any more.",
-    "moved": "It was moved after it was looked at; look at it again.",
+    "moved": "It was moved since it was listed; look at it again.",
 }
 _WAYS = {"annotations", "ids", "where"}
 _MEMBERS = {"block", "leaf", "ids", "if_match"}

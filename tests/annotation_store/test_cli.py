@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from annotation_store.pages.refused import RefusedSaves
@@ -36,7 +37,7 @@ def test_history_blame_and_diff(run: Run, editor: Editor) -> None:
     lines = run("history")
     assert {tuple(line.split()[4:]) for line in lines} == {
         ("bob", "delete", B["id"]),
-        ("bob", "change", A["id"]),
+        ("bob", "change", A["id"], "reviewed"),
         ("bob", "add", C["id"]),
         ("alice", "add", A["id"]),
         ("alice", "add", B["id"]),
@@ -75,11 +76,14 @@ def test_restoring_a_file_an_annotation_and_a_dataset(run: Run, editor: Editor, 
 
 def test_a_dry_run_says_what_the_restoration_of_nothing_would_remove(run: Run, editor: Editor, place: Place) -> None:
     editor.replace([A])
-    said = run("restore", "--version", "0", "--leaf", "fibers", "--dry-run")
-    assert [line.split() for line in said] == [["-", "x0y0z0/fibers", A["id"]]]
+    with pytest.raises(click.BadParameter):
+        run("restore", "--version", "0", "--leaf", "fibers")
+    before = ("restore", "--at", "2001-01-01T00:00:00Z", "--leaf", "fibers")
+    assert [line.split() for line in run(*before, "--dry-run")] == [["-", "x0y0z0/fibers", A["id"]]]
     assert place.stored() == by_id([A])
-    run("restore", "--version", "0", "--leaf", "fibers")
+    run(*before)
     assert place.stored() == {}
+    assert run(*before, "--dry-run") == ["Nothing would change: all of it is as it was."]
 
 
 def test_before_the_first_edit_a_file_was_what_another_tool_had_left(run: Run, editor: Editor, place: Place) -> None:
@@ -135,5 +139,69 @@ def test_refused_saves_of_this_host_are_decided_too(run: Run, place: Place, tmp_
 def test_what_was_never_edited_has_no_history(run: Run) -> None:
     with pytest.raises(NotFound, match="ever been edited"):
         run("history")
+    assert run("verify") == run("compact") == ["Nothing of this dataset has ever been edited: there is no log."]
+
+
+@pytest.mark.parametrize("wrong", [["--block", "x9y9z9"], ["--leaf", "fibres"]])
+def test_what_does_not_exist_is_neither_whole_nor_reviewed(run: Run, editor: Editor, wrong: list[str]) -> None:
+    editor.replace([A])
+    with pytest.raises(NotFound, match="ever been edited"):
+        run("verify", *wrong)
+    with pytest.raises(NotFound, match="is like that"):
+        run("review", "--reviewer", "alice", *wrong)
+    assert run("verify", "--leaf", "fibers") == ["x0y0z0/fibers: the log is whole and says what the file holds."]
+
+
+def test_history_of_several_files_is_newest_first_and_counts_edits(run: Run, editor: Editor) -> None:
+    editor.replace([A, B], author="alice")
+    editor.put(C, leaf="z-0007", author="bob")
+    editor.replace([A | {"reviewed": True, "anntype": "glia"}], author="carol")
+    lines = run("history")
+    assert [line.split()[4] for line in lines] == ["carol", "carol", "bob", "alice", "alice"]
+    assert lines == sorted(lines, key=lambda line: line.split()[0], reverse=True)
+    assert [line.split()[-2:] for line in lines if " change " in line] == [["anntype,", "reviewed"]]
+    assert run("history", "--limit", "1") == lines[:1]
+    assert run("history", "--limit", "3") == lines[:3]
+
+
+def test_empty_results_are_told_beside_the_results(
+    run: Run, editor: Editor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    editor.replace([A])
+    main.main(["annotations", "history", str(editor.place.root / "brain"), "--author", "bob"], standalone_mode=False)
+    assert capsys.readouterr() == ("", "The log has no such edit.\n")
+    main.main(["annotations", "blame", str(editor.place.root / "brain"), "--id", "x"], standalone_mode=False)
+    assert capsys.readouterr().err.startswith("There is no such annotation")
+    main.main(["annotations", "diff", str(editor.place.root / "brain"), "2030-01-01"], standalone_mode=False)
+    assert capsys.readouterr() == ("", "2030-01-01 names no time zone and is taken as UTC; another one is written like"
+        " 2026-01-31T17:05:00+01:00.\nNothing differs.\n")  # fmt: skip
+
+
+def test_which_file_and_which_moment_a_restoration_means(
+    run: Run, editor: Editor, place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(8):
+        editor.replace([A], leaf=f"z-{number:04d}")
+    editor.put(C, leaf="z-0007")
     with pytest.raises(InvalidInput, match="--version N or --at"):
         run("restore")
+    with pytest.raises(InvalidInput, match="not both"):
+        run("restore", "--version", "1", "--at", "2030-01-01")
+    with pytest.raises(InvalidInput, match=r"x0y0z0/z-0005, … \(8 in all\)"):
+        run("restore", "--version", "1")
+    editor.delete(C["id"], leaf="z-0007")
+    moment = json.loads(run("history", "--id", C["id"], "--json")[-1])["time"]
+    main.main(["annotations", "restore", str(place.root / "brain"), "--at", moment.rstrip("Z"), "--id", C["id"]],
+        standalone_mode=False)  # fmt: skip
+    said, warned = capsys.readouterr()
+    assert said == "x0y0z0/z-0007: 1 annotation restored, version 4.\n"
+    assert "taken as UTC" in warned
+    with pytest.raises(NotFound, match="neither now nor"):
+        run("restore", "--at", moment, "--id", "nobody's")
+
+
+def test_a_group_without_a_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    main.main(["annotations"], standalone_mode=False)
+    said, wrong = capsys.readouterr()
+    assert "See and bring back earlier versions" in said
+    assert wrong == ""

@@ -49,6 +49,9 @@ def test_progress(run: Run, editor: Editor, place: Place) -> None:
     ]
     assert [line.split()[:2] for line in run("progress", "--by", "slices")[4:]] == [["3", "2"], ["20", "1"]]
     whole = json.loads("".join(run("progress", "--json")))
+    (block,) = whole["blocks"]
+    expected = {"block": "x0y0z0", "directory": "x0y0z0", "index": [0, 0, 0], "start": [0, 0, 0], "stop": [10, 8, 6]}
+    assert block.items() >= expected.items()
     assert (whole["total"], whole["reviewed"], [row["anntype"] for row in whole["types"]]) == (3, 1, ["glia", "neuron"])
 
 
@@ -93,6 +96,12 @@ def test_what_cannot_be_meant(run: Run, editor: Editor, place: Place) -> None:
         run("review", "--reviewer", "alice")
     with pytest.raises(NotFound, match="nothing was confirmed"):
         run("review", "--reviewer", "alice", "--id", A["id"], "--id", "unknown")
+    with pytest.raises(NotFound, match="nothing was withdrawn"):
+        run("review", "--reviewer", "alice", "--id", "unknown", "--withdraw")
+    for wrong in (["--leaf", "z-0009"], ["--block", "x1y1z1"], ["--slice", "77"], ["--author", "x"], ["--type", "dot"]):
+        for also in ([], ["--withdraw"], ["--dry-run"]):
+            with pytest.raises(NotFound, match="is like that"):
+                run("review", "--reviewer", "alice", *wrong, *also)
     for name in ("", "a b", "pi"):
         with pytest.raises(click.BadParameter, match="is no name"):
             run("review", "--reviewer", name, "--all")

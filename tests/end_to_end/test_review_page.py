@@ -89,7 +89,7 @@ def test_what_somebody_else_moved_is_refused_and_told(served: Served, dataset: P
         bob.request("PATCH", url, json.dumps(point(0, 40, 41, 5)).encode())
         row = page.locator(ROWS).nth(0)
         row.get_by_role("button").click()
-        expect(page.locator("#message")).to_contain_text("It was moved after it was looked at; look at it again.")
+        expect(page.locator("#message")).to_contain_text("It was moved since it was listed; look at it again.")
         expect(row).to_contain_text("look at it again")
         expect(row).to_contain_text("40, 41, 5")
         assert not any(map(is_confirmed, stored(dataset).values()))
