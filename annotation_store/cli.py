@@ -6,10 +6,11 @@ import contextlib
 
 import click
 
-from annotation_store.cli_chosen import EVERYTHING, Chosen, choosing, moment
+from annotation_store.cli_chosen import EVERYTHING, Chosen, choosing
 from annotation_store.cli_exchange import export, link
 from annotation_store.cli_history import blame, diff, history, restore
 from annotation_store.cli_import import import_file
+from annotation_store.cli_instant import moment
 from annotation_store.cli_parked import parked
 from annotation_store.cli_review import progress, review
 from annotation_store.events.following import follow, moment_of

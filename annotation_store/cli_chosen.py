@@ -1,11 +1,10 @@
-"""What the commands on annotations share: of which block, leaf or annotation they are, and which moment is meant."""
+"""What the commands on annotations share: of which block, leaf or annotation they are."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import click
 
 from annotation_store.blocks import BlockOf
 from annotation_store.cli_parked import become_owner
-from annotation_store.history.instants import has_zone, read_instant
 from annotation_store.store import AnnotationStore
 from precomputed_server.errors import InvalidInput, NotFound
 from precomputed_server.files import Tree
@@ -94,12 +92,3 @@ def _opened(dataset: Path, block: str | None, leaf: str | None, id: str | None) 
         raise InvalidInput(f"{dataset} has no annotations; name the directory of a dataset.")
     become_owner(dataset)
     return Chosen(AnnotationStore(Tree(dataset)), block, leaf, id)
-
-
-def moment(text: str) -> datetime:
-    """The instant that somebody has typed; one without a time zone is UTC, and that is told. Raises InvalidInput."""
-    found = read_instant(text)
-    if not has_zone(text):
-        zoned = "2026-01-31T17:05:00+01:00"
-        click.echo(f"{text} names no time zone and is taken as UTC; another one is written like {zoned}.", err=True)
-    return found

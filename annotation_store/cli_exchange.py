@@ -7,7 +7,7 @@ import functools
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,19 +16,18 @@ from urllib.parse import quote, urlencode, urlsplit
 import click
 
 from annotation_store.blocks import Blocks
+from annotation_store.cli_instant import moment
 from annotation_store.cli_parked import become_owner
 from annotation_store.exchange.collect import Collection
 from annotation_store.exchange.formats import FORMATS, WRITTEN, format_named
-from annotation_store.exchange.rows import Export
+from annotation_store.exchange.rows import Export, Placed
 from annotation_store.exchange.selection import Selection, read_selection
 from annotation_store.exchange.swc import UM, VOXEL
-from annotation_store.history.instants import read_instant
-from annotation_store.model import GEOMETRY
+from annotation_store.model import GEOMETRY, Item
 from annotation_store.store import AnnotationStore
 from annotation_store.views.export import write_precomputed
-from precomputed_server.errors import (
-    InvalidInput,
-)
+from precomputed_server import settings
+from precomputed_server.errors import InvalidInput
 from precomputed_server.files import Tree
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import ANNOTATIONS, VIEWER_PATH
@@ -117,22 +116,60 @@ def export(dataset: Path, name: str | None, selection: Selection, at: str | None
     Neuroglancer's own format into the directory OUTPUT.
     """
     found = opened(dataset)
-    if name == _PRECOMPUTED:
+    if name is not None and name.lower() == _PRECOMPUTED:
         _export_precomputed(found, selection, at, output)
         return
-    ending = Path(output).suffix
-    by_ending = next((each for each in WRITTEN if FORMATS[each].suffix == ending), WRITTEN[0])
-    format = format_named(name or by_ending, WRITTEN)
-    collection = Collection(found.store, "", found.blocks(), selection, None if at is None else read_instant(at))
+    if output != "-" and found.holds(Path(output)):
+        raise InvalidInput(f"{output} lies among the annotations of the dataset; write the export somewhere else.")
+    format = format_named(name or _format_by_ending(output), WRITTEN)
+    collection = Collection(found.store, "", found.blocks(), selection, None if at is None else moment(at))
     leaves = collection.found()
     for leaf in collection.unreadable:
         click.echo(f"{leaf} is left out: its file is damaged; precomputed annotations verify says how.", err=True)
-    whole = Export(collection.origin(leaves, found.name), collection.annotations(leaves), found.edges_nm, unit)
-    if output != "-" and found.holds(Path(output)):
-        raise InvalidInput(f"{output} lies among the annotations of the dataset; write the export somewhere else.")
+    counted = _Counted(collection.annotations(leaves), format.holds)
+    whole = Export(collection.origin(leaves, found.name), counted, found.edges_nm, unit)
     with _written(output) as file:
         for piece in format.write(whole) if format.write is not None else ():
             file.write(piece)
+    counted.tell()
+
+
+def _format_by_ending(output: str) -> str:
+    """The format that the name of a file tells; raises InvalidInput where it tells none."""
+    if output == "-":
+        return WRITTEN[0]
+    ending = Path(output).suffix.lower()
+    for name in WRITTEN:
+        if FORMATS[name].suffix == ending:
+            return name
+    endings = ", ".join(FORMATS[name].suffix for name in WRITTEN)
+    raise InvalidInput(f"The ending of {output} tells no format; let it be one of {endings}, or give --format.")
+
+
+class _Counted:
+    """Annotations on their way into a file, and how many there were that it does not hold."""
+
+    def __init__(self, annotations: Iterable[Placed], holds: Callable[[Item], bool] | None) -> None:
+        self._annotations = annotations
+        self._holds = holds
+        self._all = self._left = 0
+
+    def __iter__(self) -> Iterator[Placed]:
+        for placed in self._annotations:
+            self._all += 1
+            if self._holds is not None and not self._holds(placed.item):
+                self._left += 1
+            yield placed
+
+    def tell(self) -> None:
+        """Say beside the output what one would not see in it."""
+        if not self._all:
+            click.echo("There is no such annotation: the export is empty.", err=True)
+        if self._left:
+            click.echo(
+                f"{self._left} of {self._all} annotations left out: SWC holds fibres (linestrings and lines) only.",
+                err=True,
+            )
 
 
 def _export_precomputed(found: Dataset, selection: Selection, at: str | None, output: str) -> None:
@@ -155,23 +192,31 @@ def _written(output: str) -> Iterator[BinaryIO]:
         with part.open("wb") as file:
             yield file
         os.replace(part, path)
+    except OSError as error:
+        if error.filename == str(part):  # a name that nobody has given
+            raise OSError(error.errno, error.strerror, output) from error
+        raise
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 @click.command("link", short_help="Print the link that opens the annotations in Neuroglancer.")
 @of_dataset
-@click.option("--url", metavar="URL", help="The dataset's address  [default: http://127.0.0.1:9000/NAME]")
+@click.option("--url", metavar="URL", help="The dataset's address  [default: as the settings of this machine say]")
 @_choosing
 def link(dataset: Path, url: str | None, selection: Selection) -> None:
     """Print the link that opens DATASET in the server's Neuroglancer with its annotations in layers to be edited.
 
     What is edited there comes back by `import` of the viewer's address, or of the state under its {} button.
     """
-    address = (url or f"http://127.0.0.1:9000/{quote(dataset.resolve().name)}").rstrip("/")
+    found = opened(dataset)
+    address = (url or _likely_address(found)).rstrip("/")
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise InvalidInput(f"{address[:100]} is no address of a dataset; write it as http://HOST:9000/NAME.")
+    if url is None:
+        click.echo(f"The dataset is taken to be served at {address}; --url says where else.", err=True)
     members = selection.to_json()
     box = ",".join(f"{edge:g}" for edge in members.get("box", ()))
     query = [("box", box)] if box else []
@@ -179,6 +224,16 @@ def link(dataset: Path, url: str | None, selection: Selection) -> None:
     query += [("reviewed", "1")] if selection.reviewed else []
     asked = f"?{urlencode(query, safe=',')}" if query else ""
     click.echo(f"{parts.scheme}://{parts.netloc}/{VIEWER_PATH}#!{address}/{ANNOTATIONS}/state{asked}")
+
+
+def _likely_address(found: Dataset) -> str:
+    """Where a server of this machine with its settings would have the dataset."""
+    chosen = settings.load(None, {})
+    host = "127.0.0.1" if chosen.host in ("0.0.0.0", "::", "") else chosen.host  # what is listened on
+    place = found.directory.resolve()
+    root = chosen.root.resolve()
+    path = place.relative_to(root).as_posix() if place.is_relative_to(root) else found.name
+    return f"http://{host}:{chosen.port}/{quote('' if path == '.' else path)}"
 
 
 _LISTS = {"type": "types", "leaf": "leaves", "author": "authors"}

@@ -13,7 +13,8 @@ import click
 
 from annotation_store.blocks import BlockOf
 from annotation_store.cli_author import author_name
-from annotation_store.cli_chosen import EVERYTHING, Chosen, choosing, moment
+from annotation_store.cli_chosen import EVERYTHING, Chosen, choosing
+from annotation_store.cli_instant import moment
 from annotation_store.history.records import EXTERNAL
 from annotation_store.history.versions import Entry
 from annotation_store.model import Item, Items

@@ -64,8 +64,8 @@ def import_file(dataset: Path, file: str, name: str | None, author: str, **given
     """
     found = opened(dataset)
     wishes = Wishes(given["removes"], given["conflicts"] == "file")
-    with _source(file) as source:
-        format = format_named(name) if name is not None else FORMATS[source.format]
+    with _source(file, name) as source:
+        format = format_named(name or source.format)
         work = _Work(found, source, format, wishes, author)
         report = work.carry_out(is_dry=True)
         if given["yes"] and not given["dry_run"]:
@@ -97,7 +97,7 @@ class _Source:
 
 
 @contextlib.contextmanager
-def _source(file: str) -> Iterator[_Source]:
+def _source(file: str, name: str | None) -> Iterator[_Source]:
     """The file of that name, what is piped in, or the state that a link carries or names."""
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory) / "copy"
@@ -111,7 +111,7 @@ def _source(file: str) -> Iterator[_Source]:
         else:
             copy = Path(file)
         source = _Source(copy)
-        if source.format == NEUROGLANCER:
+        if (name or source.format).lower() == NEUROGLANCER:
             url = remote_state(b"".join(source.pieces()).decode(errors="replace"))
             if url is not None:
                 source = _Source(Path(directory) / "state")
@@ -126,11 +126,19 @@ def _fetched(url: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=_FETCH_S) as answer:
             state: bytes = answer.read(_LONGEST_STATE + 1)
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        raise InvalidInput(f"{url[:100]} could not be fetched ({error}); save the state as a file.") from error
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{url[:100]} could not be fetched ({_why(error)}); save the state as a file.") from error
     if len(state) > _LONGEST_STATE:
         raise TooLarge(f"The state at {url[:100]} has more than {_LONGEST_STATE} bytes.")
     return state
+
+
+def _why(error: OSError | ValueError) -> str:
+    """Why a URL could not be fetched, as a person says it."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"it answered {error.code}"
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return (reason.strerror if isinstance(reason, OSError) else None) or str(reason)
 
 
 @dataclass(frozen=True)
@@ -205,6 +213,9 @@ def _say(report: Report) -> None:
             why = f"  ({finding.why})" if finding.why else ""
             sign = f"{_SIGNS[finding.kind]} {finding.block}/{finding.leaf}  {finding.id}"
             click.echo(f"{sign}{'  ' if fields else ''}{fields}{why}")
+    for kind, count in told.items():
+        if count > LISTED:
+            click.echo(f"{_SIGNS[kind]} … and {count - LISTED} more")
     for note in members["notes"]:
         click.echo(note)
     counts = ", ".join(f"{count} {name}" for name, count in members["counts"].items())

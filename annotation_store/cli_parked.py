@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
+from annotation_store.cli_author import author_name
 from annotation_store.model import serialize
-from annotation_store.orders import Order, Part
+from annotation_store.orders import Order, Outcome, Part
 from annotation_store.pages.journal import Journal
 from annotation_store.pages.refused import RefusedSaves
 from annotation_store.reader import ParkedSave
@@ -43,33 +44,44 @@ class Refused:
 
 @click.command("parked", short_help="List the saves that were not applied, or decide one.")
 @click.argument("dataset", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--apply", "applied", metavar="ID", help="Do, after all, what this save wanted.")
-@click.option("--discard", "discarded", metavar="ID", help="Forget what this save wanted.")
-@click.option("--show", "shown", metavar="ID", help="Print what the page sent.")
+@click.option("--apply", metavar="ID", help="Do, after all, what this save wanted.")
+@click.option("--discard", metavar="ID", help="Forget what this save wanted.")
+@click.option("--show", metavar="ID", help="Print what the page sent.")
 @click.option("--state", metavar="DIR", help="The server's state directory, where refused saves lie.")
-def parked(dataset: Path, applied: str | None, discarded: str | None, shown: str | None, state: str | None) -> None:
+@click.option(
+    "--author", type=author_name, metavar="NAME", default="parked", show_default=True, help="Who the log says did it."
+)
+def parked(dataset: Path, state: str | None, author: str, **deeds: str | None) -> None:
     """List the saves of DATASET that were not applied, or not whole, newest first; or decide one of them.
 
     Parked deletions lie in the dataset. Saves that were refused lie in the state directory of the host that refused
     them, and are listed there.
     """
-    given = [id for id in (applied, discarded, shown) if id is not None]
+    given = [(how, id) for how, id in deeds.items() if id is not None]
     if not (dataset / ANNOTATIONS).is_dir():
         raise InvalidInput(f"{dataset} has no annotations; name the directory of a dataset.")
     if len(given) > 1:
         raise InvalidInput("Decide one save at a time: --apply, --discard or --show.")
     become_owner(dataset)
     store = AnnotationStore(Tree(dataset))
-    refused = list(_refused(dataset, settings.load(None, {"state": state}).state))
+    directory = settings.load(None, {"state": state}).state
+    refused = list(_refused(dataset, directory))
+    if not any(True for _ in states_of_dataset(directory, dataset)):
+        click.echo(
+            f"No server of this host has kept anything for this dataset in {directory}; where it runs with another"
+            " state directory, refused saves are listed with --state DIR.",
+            err=True,
+        )
     if not given:
         _list(store, refused)
         return
-    save = store.find_parked("", given[0])
-    kept = next((found for found in refused if found.row["id"] == given[0]), None)
+    how, id = given[0]
+    save = store.find_parked("", id)
+    kept = next((found for found in refused if found.row["id"] == id), None)
     if save is not None:
-        _decide_parked(store, save, "show" if shown else "apply" if applied else "discard")
+        _decide_parked(store, save, how, author)
     elif kept is not None:
-        _decide_refused(dataset, kept, "show" if shown else "apply" if applied else "discard")
+        _decide_refused(dataset, kept, how, author)
     else:
         raise NotFound("Nothing is parked under that id; it may have been applied or discarded.")
 
@@ -100,33 +112,49 @@ def _list(store: AnnotationStore, refused: list[Refused]) -> None:
         click.echo("Nothing waits to be applied or discarded.")
 
 
-def _decide_parked(store: AnnotationStore, save: ParkedSave, how: str) -> None:
+def _decide_parked(store: AnnotationStore, save: ParkedSave, how: str, author: str) -> None:
     if how == "show":
         click.echo(serialize(store.parked_body(save)).decode(), nl=False)
         return
     part = Part(save.location.leaf, "apply" if how == "apply" else "discard", save.record.parked)
-    order = Order(save.location.directory, (part,), "parked", "", secrets.token_hex(16))
+    order = Order(save.location.directory, (part,), author, "", secrets.token_hex(16))
     outcome = store.carry_out(order)[0]
     if how == "apply":
         click.echo(f"{save.block}/{part.leaf}: {outcome.edits} deleted, version {outcome.version}.")
+    else:
+        click.echo(f"{save.block}/{part.leaf}: discarded; the annotations stay as they are.")
 
 
-def _decide_refused(dataset: Path, found: Refused, how: str) -> None:
-    id, row = found.row["id"], found.row
-    if how != "discard":
-        body = found.saves.body(id, found.dataset)
-        if how == "show":
-            click.echo(body, nl=False)
-            return
-        # From the root that was served, so that the page's earlier saves are known by the same names.
-        root = Path(*dataset.resolve().parts[: len(dataset.resolve().parts) - len(Path(found.dataset).parts)])
-        with contextlib.closing(Tree(root)) as tree:
-            store = AnnotationStore(tree, journal=Journal(found.state / PAGES))
-            bounds = VolumeInfo.from_bytes((dataset / "info").read_bytes()).scales[0].bounds
-            directory = store.blocks(found.dataset, bounds).directory(row["block"])
-            location = store.locate(found.dataset, directory, row["leaf"])
-            part = Part(location.leaf, "put", body=body)
-            order = Order(location.directory, (part,), "parked", f"refused {id}", secrets.token_hex(16))
-            outcome = store.carry_out(order)[0]
-        click.echo(f"{row['block']}/{row['leaf']}: {outcome.said}, version {outcome.version}.")
+def _decide_refused(dataset: Path, found: Refused, how: str, author: str) -> None:
+    id, name = found.row["id"], f"{found.row['block']}/{found.row['leaf']}"
+    if how == "show":
+        click.echo(found.saves.body(id, found.dataset), nl=False)
+        return
+    if how == "apply":
+        outcome = _apply_refused(dataset, found, author)
+        if outcome.parked is None:
+            click.echo(f"{name}: {outcome.said}, version {outcome.version}.")
+        else:
+            click.echo(
+                f"{name}: {outcome.edits} added or changed, version {outcome.version}. What it removes is parked anew,"
+                f" as a save of {author}: --apply {outcome.parked} removes it, --discard {outcome.parked} forgets that."
+            )
+    else:
+        click.echo(f"{name}: discarded; the annotations stay as they are.")
     found.saves.discard(id)
+
+
+def _apply_refused(dataset: Path, found: Refused, author: str) -> Outcome:
+    """Carry out what a refused save wanted, as that of a page of which nothing is known."""
+    id, row = found.row["id"], found.row
+    body = found.saves.body(id, found.dataset)
+    # From the root that was served, so that the page's earlier saves are known by the same names.
+    root = Path(*dataset.resolve().parts[: len(dataset.resolve().parts) - len(Path(found.dataset).parts)])
+    with contextlib.closing(Tree(root)) as tree:
+        store = AnnotationStore(tree, journal=Journal(found.state / PAGES))
+        bounds = VolumeInfo.from_bytes((dataset / "info").read_bytes()).scales[0].bounds
+        directory = store.blocks(found.dataset, bounds).directory(row["block"])
+        location = store.locate(found.dataset, directory, row["leaf"])
+        part = Part(location.leaf, "put", body=body)
+        order = Order(location.directory, (part,), author, f"refused {id}", secrets.token_hex(16))
+        return store.carry_out(order)[0]

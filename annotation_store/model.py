@@ -66,11 +66,11 @@ def parse_item(body: bytes, id: str) -> Item:
     return item
 
 
-def parse_object(body: bytes) -> Item:
-    """Read a JSON object; raises InvalidJson, InvalidAnnotation when it is another JSON value."""
+def parse_object(body: bytes, wanted: str = "one annotation, an object") -> Item:
+    """Read a JSON object; raises InvalidJson, InvalidAnnotation when it is another JSON value than is `wanted`."""
     item = _load(body)
     if not isinstance(item, dict):
-        raise InvalidAnnotation(f"the body must be one annotation, an object, not {_kind(item)}.")
+        raise InvalidAnnotation(f"the body must be {wanted}, not {_kind(item)}.")
     return item
 
 

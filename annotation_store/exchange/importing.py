@@ -148,6 +148,11 @@ class Importer:
         if leaf is None:
             leaf = made_in or likely
         if leaf is None and (verdict.after is not None or verdict.conflicts):
+            if PLACE not in row.fields:
+                raise InvalidAnnotation(
+                    f"{row.where}: there is no annotation with the id {row.id!r} in this dataset, and without"
+                    " coordinates none can be added."
+                )
             leaf = work.place_of(verdict.after or self._dialect.new(row), row)
         if leaf is None:  # gone, and the file did not change it
             work.plan.unchanged += 1

@@ -6,6 +6,9 @@ Columns may be missing: then the table says nothing of them. Without `type`, row
 the JSON list of a polygon's or linestring's points. What a column cannot say exactly (a field that is not known here,
 an empty text, a text that a spreadsheet would take for a formula) is in `extra`, a JSON object. Numbers are written so
 that they are read as the same ones: `5` is an integer and `5.0` is not.
+
+`confirmed_by` and `confirmed_at` say who confirmed the annotation as it lies there, and when. They are not read: nobody
+confirms anything by a table.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from annotation_store.exchange.fields import PLACE, Fields, fields_of, geometry_
 from annotation_store.exchange.rows import Dialect, Export, Reading, Row
 from annotation_store.exchange.text import dumped, gathered, lines_of, object_of
 from annotation_store.model import Item, check_id, check_item
+from annotation_store.review import REVIEW, is_confirmed
 from precomputed_server.errors import InvalidAnnotation, InvalidInput
 
 _VECTORS: Mapping[str, tuple[str, ...]] = {
@@ -31,10 +35,9 @@ _VECTORS: Mapping[str, tuple[str, ...]] = {
 _COORDINATES = ("x", "y", "z", "x2", "y2", "z2", "rx", "ry", "rz", "points")
 _TEXTS = ("anntype", "description")
 _FLAGS = ("reviewed", "visited")
-COLUMNS = (
-    *("id", "type", *_COORDINATES, *_TEXTS, *_FLAGS, "length", "segments", "extra"),
-    *("block", "leaf", "version"),
-)
+_TOLD = ("confirmed_by", "confirmed_at")
+_PLACES = ("block", "leaf", "version")
+COLUMNS = ("id", "type", *_COORDINATES, *_TEXTS, *_FLAGS, *_TOLD, "length", "segments", "extra", *_PLACES)
 """The columns that are written; a file that is read may leave some out, and then says nothing of them."""
 
 _AT = {name: number for number, name in enumerate(COLUMNS)}
@@ -88,6 +91,9 @@ def _line(item: Item, end: str) -> str:
             extra[name] = value
         else:
             cells[column] = cell
+    if REVIEW in item and is_confirmed(item):
+        review = item[REVIEW]
+        cells |= {"confirmed_by": _text(review["author"]) or "", "confirmed_at": _text(review["time"]) or ""}
     if extra:
         cells["extra"] = _quoted(dumped(extra))
     return ",".join((*cells.values(), end))
@@ -147,12 +153,9 @@ class _Table:
     def __init__(self, lines: Iterator[str]) -> None:
         self._reader = csv.reader(lines, strict=True)
         heading = [name.strip() for name in self._next() or []]
-        unknown = [name for name in heading if name not in _AT]
-        if unknown or len(set(heading)) < len(heading) or not {"id", "x", "points"} & set(heading):
-            wrong = f"{unknown[0][:40]!r} is none of them" if unknown else "each once, and id or coordinates"
-            raise InvalidInput(f"The first row must name columns of {', '.join(COLUMNS)}: {wrong}.")
+        _check_heading(heading)
         self._heading = heading
-        self._names = frozenset(heading)
+        self._names = frozenset(heading).difference(_TOLD)
         self._is_place = bool({"type", "x"} & self._names)
         self._missing = frozenset({*_TEXTS, *_FLAGS, "length", "segments"} - self._names)
 
@@ -203,6 +206,25 @@ class _Table:
             fields = {name: value for name, value in item.items() if name != "id"}
         check_id(item.get("id"), where)
         return Row(where, item["id"], fields, named.get("block"), named.get("leaf"), version, self._knows)
+
+
+def _check_heading(heading: list[str]) -> None:
+    """Raise InvalidInput for a first row that names no columns, with what is wrong with it."""
+    separator = next((mark for mark in ";\t" if len(heading) == 1 and mark in heading[0]), None)
+    if separator is not None:
+        shown = "semicolons" if separator == ";" else "tabs"
+        raise InvalidInput(
+            f"The table has {shown} between its columns; save it with commas, and with a point in its numbers."
+        )
+    unknown = [name for name in heading if name not in _AT]
+    if unknown or len(set(heading)) < len(heading) or not {"id", "x", "points"} & set(heading):
+        wrong = f"{unknown[0][:40]!r} is none of them" if unknown else "each once, and id or coordinates"
+        raise InvalidInput(f"The first row must name columns of {', '.join(COLUMNS)}: {wrong}.")
+    for columns in dict.fromkeys(_VECTORS.values()):
+        missing = [name for name in columns if name not in heading]
+        if 0 < len(missing) < len(columns):
+            there = ", ".join(name for name in columns if name in heading)
+            raise InvalidInput(f"The table has {there}, but no column {' and '.join(missing)}: a place has all three.")
 
 
 def _place(item: Item, named: Mapping[str, str], where: str) -> Item:

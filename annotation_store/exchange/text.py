@@ -63,7 +63,7 @@ def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
 def object_of(text: str, where: str) -> dict[str, Any]:
     """The JSON object of a text; raises InvalidInput that says where it stands."""
     try:
-        return parse_object(text.encode())
+        return parse_object(text.encode(), "a JSON object")
     except InvalidInput as error:
         raise type(error)(f"{where}: {error}") from error
 

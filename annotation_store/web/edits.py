@@ -79,9 +79,10 @@ def _edit_row(outcome: Outcome) -> dict[str, Any]:
 
 def _edits_of(body: bytes) -> list[tuple[str, str, Part]]:
     """The block, leaf and part of each edit; raises InvalidInput and its kin."""
-    listed = parse_object(body).get("edits")
+    wanted = f'{{"edits": […]}} with 1 to {_MOST} edits'
+    listed = parse_object(body, wanted).get("edits")
     if not isinstance(listed, list) or not 0 < len(listed) <= _MOST:
-        raise InvalidInput(f'The body must be {{"edits": […]}} with 1 to {_MOST} edits.')
+        raise InvalidInput(f"The body must be {wanted}.")
     return [_edit_of(number, edit) for number, edit in enumerate(listed)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import os
 import re
 import stat
@@ -18,10 +19,10 @@ from aiohttp import web
 
 from annotation_store.blocks import Location, join
 from annotation_store.exchange.collect import Collection
-from annotation_store.exchange.formats import NEUROGLANCER, WRITTEN, format_named, format_of
+from annotation_store.exchange.formats import NEUROGLANCER, WRITTEN, Format, format_named, format_of
 from annotation_store.exchange.importing import BlockPlan, Plan, Wishes
 from annotation_store.exchange.report import Ended, Report
-from annotation_store.exchange.rows import Export
+from annotation_store.exchange.rows import Export, Placed
 from annotation_store.exchange.selection import Selection, read_selection
 from annotation_store.exchange.swc import UM, VOXEL
 from annotation_store.exchange.viewer_layers import annotation_layers
@@ -44,6 +45,7 @@ from precomputed_server.web.state import STATE
 
 _ATTEMPTS = 5
 _MOST_NAMED = 20
+_COUNTED_AT_ONCE = 1000
 _LONGEST_LINK = 1 << 16
 _CHOOSING = ("box", "type", "leaf", "author", "reviewed", "at")
 _YES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -66,6 +68,7 @@ async def get_export(request: web.Request, target: Target) -> web.StreamResponse
         "Content-Disposition": _attachment(_name_of(volume) + format.suffix),
         "Cache-Control": NO_CACHE,
         **_left_out(collection),
+        **await _not_held(service, format, collection.annotations(found)),
     }
     if request.method == "HEAD" or format.write is None:
         return web.Response(headers=headers)
@@ -76,6 +79,17 @@ def _left_out(collection: Collection) -> dict[str, str]:
     """The header that names the damaged leaves, as block/leaf in percent encoding, which are not in the answer."""
     names = ", ".join(map(quote, collection.unreadable[:_MOST_NAMED]))
     return {"Annotations-Unreadable": names} if names else {}
+
+
+async def _not_held(service: AnnotationService, format: Format, annotations: Iterator[Placed]) -> dict[str, str]:
+    """The header that counts the annotations for which the format has no place; the header comes before the file."""
+    if format.holds is None:
+        return {}
+    left = count = 0
+    while part := await service.export(lambda: list(itertools.islice(annotations, _COUNTED_AT_ONCE))):
+        count += len(part)
+        left += sum(not format.holds(placed.item) for placed in part)
+    return {"Annotations-Left-Out": f"{left} of {count}"} if left else {}
 
 
 def _attachment(name: str) -> str:
@@ -243,10 +257,10 @@ async def _own_state(request: web.Request, asked: Asked, body: bytes) -> bytes |
 
     No other address is ever asked: what a body names could be a service that only this machine reaches.
     """
-    if asked.format not in (None, NEUROGLANCER) or len(body) > _LONGEST_LINK:
+    if (asked.format or NEUROGLANCER).lower() != NEUROGLANCER or len(body) > _LONGEST_LINK:
         return None
     service = request.app[STORE]
-    url = await service.call(_named_state, body)
+    url = await service.call(_named_state, asked.format, body)
     if url is None:
         return None
     parts = urlsplit(url)
@@ -256,9 +270,9 @@ async def _own_state(request: web.Request, asked: Asked, body: bytes) -> bytes |
     return await service.call(functools.partial(_read, service.store.tree, target.path, service.settings.max_body))
 
 
-def _named_state(body: bytes) -> str | None:
+def _named_state(format: str | None, body: bytes) -> str | None:
     """The URL of the saved state that a body names, if it is such a link; raises InvalidInput."""
-    if format_of(body) == NEUROGLANCER:
+    if format is not None or format_of(body) == NEUROGLANCER:
         with contextlib.suppress(UnicodeDecodeError):
             return remote_state(body.decode())
     return None

@@ -27,6 +27,7 @@ _SENTENCES: Mapping[Refusal, str] = {
     "missing": "There is no annotation of that id in this file any more.",
     "moved": "It was moved since it was listed; look at it again.",
 }
+_BODY = '{"reviewed": true or false} with one of "annotations", "ids" and "where"'
 _WAYS = {"annotations", "ids", "where"}
 _MEMBERS = {"block", "leaf", "ids", "if_match"}
 _FILTERS = {"block", "leaf", "slice", "author", "anntype", "type"}
@@ -65,10 +66,10 @@ async def post_review(request: web.Request, target: Target) -> web.StreamRespons
     arrival = Arrival(request, target)
     service = request.app[STORE]
     async with body_of(request, service.settings, service.bodies, _LONGEST) as body:
-        asked = parse_object(body)
+        asked = parse_object(body, _BODY)
         reviewed = asked.pop("reviewed", None)
         if not isinstance(reviewed, bool) or len(asked) != 1 or not set(asked) <= _WAYS:
-            raise InvalidInput('Say {"reviewed": true or false} and one of "annotations", "ids" and "where".')
+            raise InvalidInput(f"The body must be {_BODY}.")
         if request.if_match is not None:
             _, etag = await request.app[PROGRESS].body(target.parts["dataset"])
             check_if_match(request, etag)

@@ -26,6 +26,7 @@ from precomputed_server.web.send import Described, send_bytes
 _ENTRIES = 50
 _MOST_ENTRIES = 1000
 _LONGEST_WISH = 1 << 16
+_WISH = '{"version": 12} or {"at": "2026-01-31T17:05:00Z"}, with "id" for one annotation'
 
 
 def instant_of_query(text: str) -> datetime:
@@ -95,7 +96,7 @@ async def post_restore(request: web.Request, target: Target) -> web.StreamRespon
     arrival = Arrival(request, target)
     service = request.app[STORE]
     async with body_of(request, service.settings, service.bodies, _LONGEST_WISH) as body:
-        asked = parse_object(body)
+        asked = parse_object(body, _WISH)
     version, at, id = _restore_of(asked)
     place = await service.place(target)
     part = Part(place.location.leaf, "restore", id, if_match_of(request), version, at)
@@ -106,7 +107,7 @@ async def post_restore(request: web.Request, target: Target) -> web.StreamRespon
 def _restore_of(asked: dict[str, Any]) -> tuple[int | None, str | None, str | None]:
     version, at, id = asked.get("version"), asked.get("at"), asked.get("id")
     if set(asked) - {"version", "at", "id"} or (version is None) == (at is None):
-        raise InvalidInput('Say what to restore: {"version": 12} or {"at": "2026-01-31T17:05:00Z"}, and "id" for one.')
+        raise InvalidInput(f"Say what to restore: {_WISH}.")
     if version is not None and (type(version) is not int or version < 1):
         raise InvalidInput("The version to restore is a whole number from 1.")
     if not isinstance(id, (str, type(None))) or not isinstance(at, (str, type(None))):

@@ -132,8 +132,39 @@ def test_refused_saves_of_this_host_are_decided_too(run: Run, place: Place, tmp_
     assert run("parked", "--show", str(ids[0])) == [json.dumps([A])]
     assert run("parked", "--apply", str(ids[0])) == ["x0y0z0/fibers: applied, version 1."]
     assert place.stored() == by_id([A])
-    run("parked", "--discard", str(ids[1]))
+    assert run("parked", "--discard", str(ids[1])) == ["x0y0z0/fibers: discarded; the annotations stay as they are."]
     assert run("parked") == ["Nothing waits to be applied or discarded."]
+
+
+def test_a_refused_save_that_is_parked_anew_is_told(run: Run, editor: Editor, place: Place) -> None:
+    editor.replace([A, B, C])
+    meta = {"dataset": "brain", "block": "x0y0z0", "leaf": "fibers", "time": "2026-01-01T00:00:00.000Z"}
+    meta |= {"author": "alice", "session": "alice", "reason": "The disk is full.", "status": 507}
+    saves = RefusedSaves(state_of(place.root.parent / "home" / "precomputed", place.root) / "refused", 1 << 20)
+    id = saves.keep(meta, json.dumps([A | {"anntype": "glia"}]).encode())
+    (said,) = run("parked", "--apply", str(id), "--author", "carol")
+    (waiting,) = run("parked")
+    anew = waiting.split()[0]
+    assert said.startswith(
+        "x0y0z0/fibers: 1 added or changed, version 2. What it removes is parked anew, as a save of "
+    )
+    assert f"carol: --apply {anew} " in said
+    assert waiting.split()[3] == "carol"
+    assert run("parked", "--discard", anew) == ["x0y0z0/fibers: discarded; the annotations stay as they are."]
+    assert set(place.stored()) == {A["id"], B["id"], C["id"]}
+    assert [line.split()[4] for line in run("history", "--id", A["id"])] == ["carol", "somebody"]
+
+
+def test_where_refused_saves_are_looked_for_is_told(
+    run: Run, editor: Editor, place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    editor.replace([A])
+    listing = ["annotations", "parked", str(place.root / "brain")]
+    main.main(listing, standalone_mode=False)
+    assert f"in {place.root.parent / 'home' / 'precomputed'};" in capsys.readouterr().err
+    state_of(place.root.parent / "elsewhere", place.root)
+    main.main([*listing, "--state", str(place.root.parent / "elsewhere")], standalone_mode=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_what_was_never_edited_has_no_history(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import threading
@@ -153,6 +154,96 @@ def test_choosing_what_to_export(run: Run, filled: Editor) -> None:
             run("export", "--format", "precomputed", *wrong)
 
 
+def test_a_format_is_named_in_any_case_or_by_the_ending_of_the_file(run: Run, filled: Editor, tmp_path: Path) -> None:
+    assert run("export", "--format", "CSV") == run("export")
+    run("export", "-o", tmp_path / "x.SWC")
+    assert (tmp_path / "x.SWC").read_text().startswith("# ")
+    for name in ("x.xlsx", "x", "x.csv.gz", "x.json"):
+        with pytest.raises(InvalidInput, match=r"\.csv, \.swc, \.geojson, \.jsonl, or give --format"):
+            run("export", "-o", tmp_path / name)
+    run("export", "-o", tmp_path / "x.txt", "--format", "csv")
+    with pytest.raises(FileNotFoundError) as caught:
+        run("export", "-o", tmp_path / "nowhere" / "x.csv")
+    assert caught.value.filename == str(tmp_path / "nowhere" / "x.csv")
+    assert sorted(path.name for path in tmp_path.glob("*x*")) == ["x.SWC", "x.txt"]
+
+
+def test_what_an_export_leaves_out_is_told_beside_it(
+    filled: Editor, place: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    brain = str(place.root / "brain")
+    main.main(["annotations", "export", brain, "--format", "swc"], standalone_mode=False)
+    assert capfd.readouterr().err == "4 of 6 annotations left out: SWC holds fibres (linestrings and lines) only.\n"
+    main.main(["annotations", "export", brain, "--author", "nobody"], standalone_mode=False)
+    said, told = capfd.readouterr()
+    assert (len(said.splitlines()), told) == (1, "There is no such annotation: the export is empty.\n")
+    main.main(["annotations", "export", brain, "--at", "2030-01-01T00:00:00"], standalone_mode=False)
+    assert "taken as UTC" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("id;x;y;z\na;1;2;3\n", "semicolons between its columns; save it with commas"),
+        ("x\ty\tz\n1\t2\t3\n", "tabs between its columns"),
+        ("x,y\n1,2\n", "has x, y, but no column z"),
+        ("id,x2,z\n", "but no column x and y"),
+        ("id,anntype\nnobody,glia\n", "line 2: there is no annotation with the id 'nobody'"),
+        ('{"a": 1}', "neither a Neuroglancer state"),
+        ('{"position": 1, "title": "no state"}', "neither a Neuroglancer state"),
+        ('{\n "a": 1\n}', "neither a Neuroglancer state"),
+        ('[{"id": "a", "type": "point", "point": [1, 1, 1]}]', "JSON list, as annotation files are"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told(text: str, sentence: str, run: Run, filled: Editor, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text(text)
+    with pytest.raises(InvalidInput, match=sentence):
+        run("import", tmp_path / "x", "--dry-run")
+
+
+def test_a_header_of_any_length_is_one_of_json_lines(run: Run, filled: Editor, tmp_path: Path) -> None:
+    lines = run("export", "--format", "jsonl")
+    header = json.loads(lines[0])
+    header["leaves"] |= {f"x0y0z0/z-{number:04d}": [1, "0" * 32] for number in range(2000)}
+    (tmp_path / "x").write_text("\n".join([json.dumps(header, separators=(",", ":")), *lines[1:]]))
+    assert run("import", tmp_path / "x", "--dry-run")[-1].endswith("6 unchanged.")
+
+
+def test_who_confirmed_is_told_by_a_table_and_not_read_from_one(
+    run: Run, filled: Editor, place: Place, tmp_path: Path
+) -> None:
+    run("review", "--reviewer", "alice", "--id", "b", "--id", "e")
+    filled.put(place.stored("centroids")["e"] | {"center": [4, 4, 4]}, leaf="centroids")  # moved: no longer confirmed
+    run("export", "-o", tmp_path / "x.csv")
+    with (tmp_path / "x.csv").open(newline="") as file:
+        rows = {row["id"]: (row["confirmed_by"], row["confirmed_at"]) for row in csv.DictReader(file)}
+    confirmed = place.stored("centroids")["b"]["review"]
+    assert rows.pop("b") == ("alice", confirmed["time"])
+    assert set(rows.values()) == {("", "")}
+    assert run("import", tmp_path / "x.csv", "--dry-run")[-1].endswith(
+        "0 changed, 0 removed, 0 conflicts, 6 unchanged."
+    )
+    (tmp_path / "y.csv").write_text("id,reviewed,confirmed_by,confirmed_at\nf,true,bob,2026-01-01T00:00:00Z\n")
+    run("import", tmp_path / "y.csv", "--yes")
+    assert (place.stored()["f"]["reviewed"], "review" in place.stored()["f"]) == (True, False)
+    assert not {"confirmed_by", "confirmed_at"} & place.stored()["f"].keys()
+
+
+def test_a_link_names_the_address_that_it_guesses(
+    filled: Editor, place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PRECOMPUTED_PORT", "9123")
+    monkeypatch.setenv("PRECOMPUTED_PATH", str(place.root.parent))
+    main.main(["annotations", "link", str(place.root / "brain")], standalone_mode=False)
+    said, told = capfd.readouterr()
+    address = f"http://127.0.0.1:9123/{place.root.name}/brain"
+    assert said.endswith(f"#!{address}/annotations/state\n")
+    assert told == f"The dataset is taken to be served at {address}; --url says where else.\n"
+    (place.root / "none").mkdir()
+    with pytest.raises(InvalidInput, match="is no dataset"):
+        main.main(["annotations", "link", str(place.root / "none")], standalone_mode=False)
+
+
 def test_neuroglancers_own_format_as_files(run: Run, filled: Editor, place: Place, tmp_path: Path) -> None:
     out = tmp_path / "collections"
     (printed,) = run("export", "--format", "precomputed", "-o", str(out))
@@ -177,8 +268,10 @@ def test_a_link_and_its_saved_state(run: Run, filled: Editor, place: Place, tmp_
         assert run("import", tmp_path / "link.txt", "--dry-run")[0] == "+ x0y0z0/centroids  drawn"
         run("import", f"https://viewer/#!{address}/state.json", "--yes")
         assert place.stored("centroids")["drawn"]["point"] == [1, 1, 0.9]
-        with pytest.raises(InvalidInput, match="could not be fetched"):
+        with pytest.raises(InvalidInput, match=r"could not be fetched \(it answered 404\)"):
             run("import", f"https://viewer/#!{address}/absent", "--yes")
+    with pytest.raises(InvalidInput, match=r"could not be fetched \(Connection refused\)"):
+        run("import", f"https://viewer/#!{address}/state.json", "--yes")
     for wrong, error in (
         ("https://viewer/#!file:///etc/passwd", InvalidInput),
         ("https://viewer/#!nothing", InvalidInput),

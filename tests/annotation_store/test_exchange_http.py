@@ -203,6 +203,17 @@ async def test_an_export_says_which_version_it_is_of(connect: Connect, place: Pl
     await refused(client, "GET", f"{ROOT}/export?author=x&at={moment}", 400)
 
 
+async def test_what_swc_leaves_out_is_counted_in_a_header(connect: Connect, place: Place) -> None:
+    client = await begun(connect, place)
+    for query, left in (("", "4 of 6"), ("&leaf=fibers", None), ("&type=point&type=line", "1 of 2")):
+        for answer in (
+            await client.get(f"{ROOT}/export?format=SWC{query}"),
+            await client.head(f"{ROOT}/export?format=swc{query}"),
+        ):
+            assert (answer.status, answer.headers.get("Annotations-Left-Out")) == (200, left)
+    assert "Annotations-Left-Out" not in (await client.get(f"{ROOT}/export?format=csv")).headers
+
+
 async def _receive(answer: ClientResponse, received: bytearray) -> None:
     async for piece in answer.content.iter_any():
         received += piece
@@ -398,7 +409,7 @@ async def test_a_file_that_is_too_old_undoes_nobodys_edits(body: str, connect: C
     etag = (await client.get(CENTROIDS)).headers["ETag"].strip('"')[:8]
     await client.patch(f"{CENTROIDS}?id=c", json={**CELL, "description": "theirs"})
     layer(state, "centroids")["annotations"].append({"id": "new", "type": "point", "point": [1, 1, 1]})
-    row = "new,point,1,1,1" + "," * 15 + "x0y0z0,centroids,99\r\n"
+    row = "new,point,1,1,1" + "," * 17 + "x0y0z0,centroids,99\r\n"
     old = json.dumps(state).replace(etag, "00000000") if body == "state" else table.replace(",1\r\n", ",99\r\n") + row
     report = await imported(client, old)
     assert {row["id"] for row in report["conflicts"]} == {"c", "new"}  # "new" may as well be what somebody removed

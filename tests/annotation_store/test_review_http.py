@@ -383,6 +383,7 @@ async def test_what_cannot_be_written_is_told_of_its_block(
         ({"reviewed": True, "where": {"slice": 1.5}}, 422, "slice is"),
         ({"reviewed": True, "where": {"slice": "x"}}, 400, "slice is"),
         ({"reviewed": True, "where": {"block": "x9999y0z0"}}, 404, "outside the volume"),
+        ({"reviewed": True, "where": {"leaf": "z-0099"}}, 404, "no annotations in z-0099"),
         ({"reviewed": True, "annotations": [entry(*map(str, range(10_001)))]}, 413, "10000"),
     ],
 )

@@ -315,6 +315,21 @@ async def test_many_edits_of_which_one_is_none_change_nothing(connect: Connect, 
     assert place.stored() == {}
 
 
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("annotations/edits", 'The body must be {"edits": […]} with 1 to'),
+        ("annotations/review", 'The body must be {"reviewed": true or false} with one of'),
+        ("annotations/x0y0z0/fibers/restore", 'The body must be {"version": 12} or'),
+    ],
+)
+async def test_a_body_of_another_kind_is_told_what_it_should_be(connect: Connect, path: str, sentence: str) -> None:
+    client = await connect()
+    answer = await client.post(f"/brain/{path}", json=[])
+    told = (await answer.json())["detail"]
+    assert (answer.status, told[: len(sentence)].lower()) == (422, sentence.lower())
+
+
 async def test_many_edits_are_repeated_with_their_key(connect: Connect, place: Place) -> None:
     client = await connect()
     edits = [
