@@ -80,7 +80,7 @@ def _edit_row(outcome: Outcome) -> dict[str, Any]:
 def _edits_of(body: bytes) -> list[tuple[str, str, Part]]:
     """The block, leaf and part of each edit; raises InvalidInput and its kin."""
     wanted = f'{{"edits": […]}} with 1 to {_MOST} edits'
-    listed = parse_object(body, wanted).get("edits")
+    listed = parse_object(body, f"an object, {wanted}").get("edits")
     if not isinstance(listed, list) or not 0 < len(listed) <= _MOST:
         raise InvalidInput(f"The body must be {wanted}.")
     return [_edit_of(number, edit) for number, edit in enumerate(listed)]

@@ -66,7 +66,7 @@ async def post_review(request: web.Request, target: Target) -> web.StreamRespons
     arrival = Arrival(request, target)
     service = request.app[STORE]
     async with body_of(request, service.settings, service.bodies, _LONGEST) as body:
-        asked = parse_object(body, _BODY)
+        asked = parse_object(body, f"an object, {_BODY}")
         reviewed = asked.pop("reviewed", None)
         if not isinstance(reviewed, bool) or len(asked) != 1 or not set(asked) <= _WAYS:
             raise InvalidInput(f"The body must be {_BODY}.")

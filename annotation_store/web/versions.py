@@ -96,7 +96,7 @@ async def post_restore(request: web.Request, target: Target) -> web.StreamRespon
     arrival = Arrival(request, target)
     service = request.app[STORE]
     async with body_of(request, service.settings, service.bodies, _LONGEST_WISH) as body:
-        asked = parse_object(body, _WISH)
+        asked = parse_object(body, f"an object, {_WISH}")
     version, at, id = _restore_of(asked)
     place = await service.place(target)
     part = Part(place.location.leaf, "restore", id, if_match_of(request), version, at)

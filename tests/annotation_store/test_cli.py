@@ -139,9 +139,9 @@ def test_refused_saves_of_this_host_are_decided_too(run: Run, place: Place, tmp_
 def test_a_refused_save_that_is_parked_anew_is_told(run: Run, editor: Editor, place: Place) -> None:
     editor.replace([A, B, C])
     meta = {"dataset": "brain", "block": "x0y0z0", "leaf": "fibers", "time": "2026-01-01T00:00:00.000Z"}
-    meta |= {"author": "alice", "session": "alice", "reason": "The disk is full.", "status": 507}
+    meta |= {"author": "alice", "session": "alice", "reason": "The disk is full."}
     saves = RefusedSaves(state_of(place.root.parent / "home" / "precomputed", place.root) / "refused", 1 << 20)
-    id = saves.keep(meta, json.dumps([A | {"anntype": "glia"}]).encode())
+    id = saves.keep(meta | {"status": 507}, json.dumps([A | {"anntype": "glia"}]).encode())
     (said,) = run("parked", "--apply", str(id), "--author", "carol")
     (waiting,) = run("parked")
     anew = waiting.split()[0]

@@ -318,9 +318,9 @@ async def test_many_edits_of_which_one_is_none_change_nothing(connect: Connect, 
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [
-        ("annotations/edits", 'The body must be {"edits": […]} with 1 to'),
-        ("annotations/review", 'The body must be {"reviewed": true or false} with one of'),
-        ("annotations/x0y0z0/fibers/restore", 'The body must be {"version": 12} or'),
+        ("annotations/edits", 'The body must be an object, {"edits": […]} with 1 to'),
+        ("annotations/review", 'The body must be an object, {"reviewed": true or false} with one of'),
+        ("annotations/x0y0z0/fibers/restore", 'The body must be an object, {"version": 12} or'),
     ],
 )
 async def test_a_body_of_another_kind_is_told_what_it_should_be(connect: Connect, path: str, sentence: str) -> None:
