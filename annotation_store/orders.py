@@ -14,6 +14,7 @@ import orjson
 
 from annotation_store.blocks import Location
 from annotation_store.edits import AddOne, Change, ChangeFields, DeleteOne, EditSeveral, PutOne, ReplaceAll
+from annotation_store.extent import Extent
 from annotation_store.model import Items, check_depth, check_item, parse_item, parse_items, parse_object
 from annotation_store.review import Refusal, Review
 from precomputed_server import errors
@@ -80,8 +81,8 @@ class Order:
 
     `op` tells this order from every other one; `key` and `request` are what the client gave as Idempotency-Key and a
     digest of what it asked with it. `arrived` is the monotonic clock, in nanoseconds, when its head came in; `edges_nm`
-    are x, y, z of a voxel. `repeated`: nobody knows whether it was carried out before. The file
-    has about `stored` bytes.
+    are x, y, z of a voxel; outside `extent` no annotation is added or moved by an edit of its own. `repeated`: nobody
+    knows whether it was carried out before. The file has about `stored` bytes.
     """
 
     directory: str
@@ -93,6 +94,7 @@ class Order:
     request: str | None = None
     arrived: int = 0
     edges_nm: EdgesNm | None = None
+    extent: Extent | None = None
     repeated: bool = False
     stored: int = 0
 
@@ -216,6 +218,8 @@ def order_from_json(members: Mapping[str, Any], bodies: bytes) -> Order:
     given = {name: members[name] for name in _ORDER_MEMBERS if name in members}
     if "edges_nm" in given:
         given["edges_nm"] = tuple(given["edges_nm"])
+    if "extent" in given:
+        given["extent"] = tuple(map(tuple, given["extent"]))
     return Order(parts=tuple(parts), **({"author": "", "session": "", "op": ""} | given))
 
 
@@ -229,6 +233,7 @@ _ORDER_MEMBERS = (
     "request",
     "arrived",
     "edges_nm",
+    "extent",
     "repeated",
     "stored",
 )

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -58,8 +58,8 @@ def of_stack(source: str, voxel_size: str | None, data: Path, tell: Tell) -> str
     options = ConvertOptions(voxel_size=parse_edges(voxel_size or ",,"))
     if not (dataset / "info").exists():
         tell(f"Converting {source} into {dataset} …")
-        dataset.parent.mkdir(parents=True, exist_ok=True)
-        convert(source, dataset, options)
+        with _made(data):
+            convert(source, dataset, options)
     elif not was_made_of(dataset, source, options):
         raise InvalidInput(
             f"{dataset} was made of another stack or voxel size; remove it, or choose another --directory."
@@ -67,6 +67,19 @@ def of_stack(source: str, voxel_size: str | None, data: Path, tell: Tell) -> str
     else:
         tell(f"{source} was converted before; {dataset} is served as it is.")
     return name
+
+
+@contextlib.contextmanager
+def _made(directory: Path) -> Iterator[None]:
+    """A directory for what is made in the meantime; where nothing is, those that had to be made for it go again."""
+    new = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # there is something in it
+            for each in new:
+                each.rmdir()
 
 
 def links(url: str, root: Path, dataset: str) -> str:

@@ -15,6 +15,7 @@ from annotation_store.committing.memory import Memory
 from annotation_store.committing.working import PageSave, Working
 from annotation_store.digests import etag_of_hash
 from annotation_store.edits import Edit, RestoreTo
+from annotation_store.extent import check_places
 from annotation_store.history.instants import read_instant
 from annotation_store.history.records import (
     EditRecord,
@@ -38,6 +39,7 @@ from precomputed_server.errors import KeyReused, NotFound, PrecomputedError, Pre
 
 ANY_VERSION = "*"
 _WHOLE = frozenset({WHOLE})
+_SINGLE = ("patch", "merge", "add")
 _LONGEST_HOLDS = 1024
 """Bytes: what a page holds is in the log only for a crash between its line and that of the journal."""
 _JOURNALED: Mapping[Said, Literal["parked", "unchanged"]] = {"parked": "parked", "unchanged": "unchanged"}
@@ -162,7 +164,10 @@ class Group:
         if isinstance(wish, Review):
             return self._review(part, wish, head, working)
         change = self._restored(part, wish) if isinstance(wish, Restore) else wish
-        outcome = self._edit(part, head, working, change.edits(working.items))
+        edits = change.edits(working.items)
+        if order.extent is not None and part.kind in _SINGLE:
+            check_places(edits, working.items, order.extent)
+        outcome = self._edit(part, head, working, edits)
         if isinstance(change, RestoreTo) and outcome.edits:
             self._reorder(change, head, working, outcome)
         if outcome.edits and outcome.id is not None:

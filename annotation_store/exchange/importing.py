@@ -14,11 +14,12 @@ from typing import Any, Literal
 import orjson
 
 from annotation_store.blocks import Blocks, slice_leaf
-from annotation_store.exchange.fields import PLACE, bounds, first_position, slice_at
+from annotation_store.exchange.fields import PLACE, first_position, slice_at
 from annotation_store.exchange.merging import LOST, UNKNOWN, Base, Merge, Verdict
 from annotation_store.exchange.rows import Dialect, Leaf, Made, Origin, Reading, Row
 from annotation_store.exchange.selection import CONTOURS, is_sound
 from annotation_store.exchange.stored import Stored
+from annotation_store.extent import check_inside
 from annotation_store.model import Item, Items, check_item
 from annotation_store.orders import Part
 from annotation_store.reader import AnnotationReader
@@ -272,13 +273,8 @@ class _Work:
         """Where a new annotation belongs: the block of its first position, the leaf of its kind."""
         check_item(item, row.where)
         blocks = self.stored.blocks
-        low, high = bounds(item)
         box = blocks.bounds
-        if not all(a <= to and b >= at for a, b, at, to in zip(low, high, box.start, box.stop, strict=True)):
-            raise InvalidAnnotation(
-                f"{row.where} ({row.id}) lies outside the volume, which goes from {box.start} to {box.stop} voxels;"
-                " are its coordinates voxels?"
-            )
+        check_inside(item, (box.start, box.stop), row.where)
         first = (math.floor(at) for at in first_position(item))
         x, y, z = (min(max(at, a), b - 1) for at, a, b in zip(first, box.start, box.stop, strict=True))
         try:

@@ -42,7 +42,7 @@ def page_of(request: web.Request, session: Session | None) -> str:
     origin = request.headers.get("Origin", "")
     if origin and urlsplit(origin).netloc == request.host:
         origin = ""  # a browser leaves it out of the GETs of our own pages
-    peer = f"{request.remote or '-'} {request.headers.get('User-Agent', '-')} {origin}"[:_LONGEST_PEER]
+    peer = f"{request.remote or '-'} {request.headers.get('User-Agent', '-')} {origin}"[:_LONGEST_PEER].rstrip()
     return peer.encode(errors="replace").decode()  # a header may hold bytes that are no text
 
 
@@ -122,6 +122,7 @@ class Arrival:
             request=request,
             arrived=self.moment,
             edges_nm=place.edges_nm,
+            extent=place.extent,
         )
 
 

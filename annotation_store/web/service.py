@@ -13,6 +13,7 @@ from aiohttp import web
 
 from annotation_store.blocks import Blocks, Location
 from annotation_store.committing.leaf import Snapshot
+from annotation_store.extent import Extent
 from annotation_store.orders import EdgesNm, Order, Outcome
 from annotation_store.pages.refused import RefusedSaves
 from annotation_store.store import REFUSED, AnnotationStore
@@ -42,13 +43,17 @@ _CHECKED_HERE = 1 << 20
 
 @dataclass(frozen=True)
 class Place:
-    """Where a leaf of a URL lies, the edges of its volume's voxel, x, y, z, and about how many bytes it has."""
+    """Where a leaf of a URL lies, the edges of its volume's voxel, x, y, z, and about how many bytes it has.
+
+    `extent` is the volume's, where single annotations are held against it.
+    """
 
     dataset: str
     block: str
     location: Location
     edges_nm: EdgesNm
     size: int
+    extent: Extent | None = None
 
 
 class AnnotationService:
@@ -161,11 +166,13 @@ class AnnotationService:
 
     def _find_place(self, parts: Mapping[str, str]) -> Place:
         dataset = parts["dataset"]
-        directory = self._find_blocks(dataset).directory(parts["block"])
+        blocks = self._find_blocks(dataset)
+        directory = blocks.directory(parts["block"])
         location = self.store.locate(dataset, directory, parts["leaf"])
         volume = self._volumes.at(dataset)
         edges_nm = volume.info.scales[0].resolution_nm if volume is not None else (1.0, 1.0, 1.0)
-        return Place(dataset, directory, location, edges_nm, self.store.size(location))
+        extent = (blocks.bounds.start, blocks.bounds.stop)
+        return Place(dataset, directory, location, edges_nm, self.store.size(location), extent)
 
 
 STORE = web.AppKey("annotations", AnnotationService)

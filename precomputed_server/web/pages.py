@@ -14,11 +14,11 @@ from aiohttp import web
 from precomputed_server.catalog.records import Dataset
 from precomputed_server.catalog.scan import find_datasets
 from precomputed_server.files import Entry
-from precomputed_server.format.names import ANNOTATIONS, OPEN_PATH, VIEWER_PATH
+from precomputed_server.format.names import ANNOTATIONS, COLLECTIONS, OPEN_PATH, VIEWER_PATH
 from precomputed_server.web.routes import Target, tree_url
 from precomputed_server.web.state import STATE, State
 
-_HTML = "text/html"
+_HTML, _INFO = "text/html", "info"
 _POLICY = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'self'"
 _UNITS = ((1e6, "mm"), (1e3, "µm"), (0.0, "nm"))
 
@@ -75,7 +75,17 @@ def _index(state: State, origin: str) -> str:
 async def listing(request: web.Request, target: Target) -> web.StreamResponse:
     """The listing of a directory: plain relative links, directories with a trailing slash."""
     state = request.app[STATE]
-    return await listing_of(request, target, await state.page(state.tree.listing, target.path))
+    entries = await state.page(state.tree.listing, target.path)
+    return await listing_of(request, target, _with_collections(entries))
+
+
+def _with_collections(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """The entries of a directory, and where it is an annotated dataset the collections, which lie on no disk."""
+    names = {entry.name for entry in entries}
+    if not names >= {_INFO, ANNOTATIONS} or COLLECTIONS in names:
+        return entries
+    at = next(number for number, entry in enumerate(entries, 1) if entry.name == ANNOTATIONS)
+    return [*entries[:at], Entry(COLLECTIONS, True, 0), *entries[at:]]
 
 
 async def listing_of(request: web.Request, target: Target, entries: Sequence[Entry]) -> web.StreamResponse:

@@ -165,6 +165,42 @@ async def test_a_refused_body_names_what_is_wrong(
     assert not place.file().exists()
 
 
+async def test_what_is_drawn_outside_the_volume_is_refused_but_in_a_whole_file(connect: Connect, place: Place) -> None:
+    client = await connect()
+    away = {"type": "point", "point": [1, 2, 600]}
+    outside = "lies outside the volume, which goes from (0, 0, 0) to (10, 8, 6) voxels"
+    merge = {"Content-Type": "application/merge-patch+json"}
+    assert (await client.patch(f"{URL}?id=p", json=POINT)).status == 200
+    assert outside in await refused(client, "PATCH", f"{URL}?id=a", 422, json=away)
+    assert outside in await refused(client, "PATCH", f"{URL}?id=p", 422, json=away)
+    assert outside in await refused(client, "PATCH", f"{URL}?id=p", 422, json={"point": [-1, 2, 3]}, headers=merge)
+    assert outside in await refused(client, "POST", URL, 422, json=away)
+    for operation in ("put", "change", "add"):
+        edit = {"block": "x0y0z0", "leaf": "fibers", "operation": operation, "annotation": away}
+        edit |= {} if operation == "add" else {"id": "p"}
+        row = (await (await client.post("/brain/annotations/edits", json={"edits": [edit]})).json())["blocks"][0]
+        assert (row["status"], outside in row["detail"]) == (422, True)
+    assert place.stored() == {"p": {"id": "p", **POINT}}
+    # On the border is inside, and what reaches out of the volume is kept as it was drawn.
+    fibre = {"type": "linestring", "points": [[10, 8, 6], [30, 8, 6]]}
+    assert (await client.patch(f"{URL}?id=f", json=fibre)).status == 200
+    # A page's whole file is saved whatever it holds; what lies there may be edited, looked at and moved back.
+    held = [*place.stored().values(), {"id": "away", **away}]
+    assert (await client.put(URL, json=held)).status == 200
+    assert (await client.patch(f"{URL}?id=away", json={**away, "reviewed": True})).status == 200
+    assert (await client.patch(f"{URL}?id=away", json={"visited": True}, headers=merge)).status == 200
+    assert place.stored()["away"] == {"id": "away", **away, "reviewed": True, "visited": True}
+    assert (await client.patch(f"{URL}?id=away", json=POINT)).status == 200
+    check_log(place)
+
+
+async def test_the_session_of_a_nameless_edit_ends_with_no_blank(connect: Connect, place: Place) -> None:
+    client = await connect()
+    await client.patch(f"{URL}?id=a", json=POINT, headers={"User-Agent": "curl/8"})
+    (entry,) = (await (await client.get(f"{URL.removesuffix('.json')}/history")).json())["entries"]
+    assert (entry["author"], entry["session"]) == ("anonymous", "127.0.0.1 curl/8")
+
+
 async def test_requests_that_are_refused_for_other_reasons(connect: Connect, place: Place) -> None:
     client = await connect(max_body=1000)
     await client.put(URL, json=some(1))

@@ -105,6 +105,16 @@ async def test_a_listing_has_relative_links_and_no_hidden_names(root: Path, clie
     assert [link for link in listing.links if link.startswith("./")] == ["./1_1_1/", "./info"]
 
 
+async def test_a_listing_has_the_collections_that_lie_on_no_disk(root: Path, client: Client) -> None:
+    write_dataset(root / "brain", volume((1, 4, 8, 8), "uint8"))
+    (root / "brain" / "annotations").mkdir()
+    (root / "brain" / "z").mkdir()
+    links = ["./1_1_1/", "./annotations/", "./annotations.precomputed/", "./info", "./z/"]
+    assert [link for link in (await page(client, "/brain/")).links if link.startswith("./")] == links
+    (root / "brain" / "annotations.precomputed").mkdir()
+    assert [link for link in (await page(client, "/brain/")).links if link.startswith("./")] == links
+
+
 async def test_the_style_of_a_listing_is_found_under_any_prefix(root: Path, client: Client) -> None:
     (root / "lab" / "brain").mkdir(parents=True)
     for path in ("/lab/brain/", "/~alice.voxel/lab/brain/", "/~/lab/brain/", "/~alice/~/lab/"):
