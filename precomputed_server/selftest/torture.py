@@ -28,7 +28,7 @@ DATASET, BLOCK = "torture", "x0y0z0"
 UNUSABLE = "unusable"
 """The server ended, or did nothing at all."""
 
-_EXTENT = (65_536, 4_096, 16)
+_EXTENT = (1 << 24, 4_096, 16)
 _SETTLER, _BEGINNING = 998, 999
 """Numbers of those who write the last and the first annotations."""
 

@@ -36,7 +36,7 @@ WAYS: list[Way] = ["in place", "renamed"]
 
 def numbered(number: int, second: int = 0) -> list[Item]:
     """Annotations whose file has one size, whatever the numbers."""
-    return [point(1, 1000 + number, 1, 1), point(2, 1000 + second, 1, 1)]
+    return [point(id, 1, 1, 1, anntype=f"n{1000 + each}") for id, each in ((1, number), (2, second))]
 
 
 def change_outside(path: Path, data: bytes, mtime: Mtime, way: Way) -> None:

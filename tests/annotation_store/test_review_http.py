@@ -153,7 +153,7 @@ async def test_what_was_moved_since_it_was_looked_at_is_refused_and_the_rest_is_
     client = await connect()
     await drawn(client, A, B, C)
     seen = {row["id"]: row["geometry"] for row in await listed(client)}
-    await client.patch(f"/~bob{FIBERS}?id={IDS[1]}", json=B | {"point": [50, 60, 7]})
+    await client.patch(f"/~bob{FIBERS}?id={IDS[1]}", json=B | {"point": [5, 6, 2]})
     await client.patch(f"/~bob{FIBERS}?id={IDS[0]}", json=A | {"description": "bob's words move nothing"})
     await client.delete(f"/~bob{FIBERS}?id={IDS[2]}")
     told = await asked(client, {"reviewed": True, "annotations": [entry() | {"ids": seen}]}, 207)
