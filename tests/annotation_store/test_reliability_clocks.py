@@ -172,7 +172,7 @@ class Watched:
 
 def edit_across(watched: Watched, shim: Shim, clock_s: int) -> None:
     """A key, a page and its saves on both sides of a step of the clock to `clock_s`."""
-    item, key = point(900, abs(clock_s), 1, 1), {"Idempotency-Key": f"step-to-{clock_s}-{len(watched.tags)}"}
+    item, key = point(900, abs(clock_s) / HOUR_S, 1, 1), {"Idempotency-Key": f"step-to-{clock_s}-{len(watched.tags)}"}
     first = watched.patch(item, **key)
     held = by_id(json.loads(watched.client.ask("GET", f"/~page{URL}")[2]))
     extra = by_id([point(901, 1, 1, 1)])
@@ -181,7 +181,7 @@ def edit_across(watched: Watched, shim: Shim, clock_s: int) -> None:
     shim.set("clock_seconds", clock_s)
     assert watched.patch(item, **key) == first, "a retry was made anew"
     for number in range(1, 20):
-        watched.patch(point(number % 10, 1000 + number, len(watched.tags), 1))
+        watched.patch(point(number % 10, number / 4, len(watched.tags) / 10, 1))
         watched.look()
     held = dict(watched.wanted)
     assert watched.save({id: item for id, item in held.items() if id not in extra}) == "applied"
