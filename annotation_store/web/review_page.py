@@ -7,6 +7,7 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
+from annotation_store.model import GEOMETRY
 from precomputed_server.catalog.records import Dataset, describe
 from precomputed_server.errors import NotFound
 from precomputed_server.format.names import VIEWER_PATH
@@ -34,6 +35,8 @@ async def get_review_page(request: web.Request, target: Target) -> web.StreamRes
         "review.html",
         title=dataset.title,
         home=home,
+        datasets=f"{home}{author}",
+        shapes=tuple(GEOMETRY),
         author="" if session is None else session.name,
         api=f"{home}{author}{place + '/' if place else ''}annotations/",
         here=f"datasets/{place}/review" if place else "datasets/review",

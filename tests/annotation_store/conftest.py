@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -13,20 +14,32 @@ from aiohttp.web import Application, Request
 
 from annotation_store.history.log import SEGMENT_BYTES
 from precomputed_server import settings
+from precomputed_server.format.geometry import Vector
 from precomputed_server.web.app import create_app
 from tests.annotation_store.history_writer import Writer
 from tests.annotation_store.support import Editor, Place
 from tests.data import volume, write_dataset
 
+ROOMY = (1 << 20, 1 << 20, 1 << 20)
 Client = TestClient[Request, Application]
 Connect = Callable[..., Awaitable[Client]]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    """A dataset of 100 × 80 × 60 voxels with an empty block."""
+def extent() -> Vector:
+    """The size of the volume of `place`; a module that draws anywhere has ROOMY in a fixture of that name."""
+    return (10, 8, 6)
+
+
+@pytest.fixture
+def place(tmp_path: Path, extent: Vector) -> Place:
+    """A dataset with an empty block; whatever its extent, it has 10 × 8 × 6 voxels."""
     found = Place(tmp_path / "data")
     write_dataset(found.root / "brain", volume((1, 6, 8, 10), "uint8"), chunk_size=(16, 16, 16))
+    info = found.root / "brain" / "info"
+    members = json.loads(info.read_bytes())
+    members["scales"][0]["size"] = list(extent)
+    info.write_text(json.dumps(members))
     found.block.mkdir(parents=True)
     return found
 

@@ -19,11 +19,19 @@ import pytest
 
 from annotation_store.model import Item
 from precomputed_server import writing
+from precomputed_server.format.geometry import Vector
+from tests.annotation_store.conftest import ROOMY
 from tests.annotation_store.support import Editor, Place, by_id, check_log, some, written
 from tests.conftest import RunningServer, StartServer
 from tests.data import point
 
 URL = "/brain/annotations/x0y0z0/fibers.json"
+
+
+@pytest.fixture
+def extent() -> Vector:
+    """These tests draw anywhere."""
+    return ROOMY
 
 
 class Annotator:

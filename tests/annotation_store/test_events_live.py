@@ -14,6 +14,8 @@ from contextlib import suppress
 
 import pytest
 
+from precomputed_server.format.geometry import Vector
+from tests.annotation_store.conftest import ROOMY
 from tests.annotation_store.followers import EVENTS, Follower, Key, following, until
 from tests.annotation_store.support import Editor, Place
 from tests.annotation_store.test_concurrency import Annotator, children, together
@@ -24,6 +26,12 @@ pytestmark = pytest.mark.component
 
 STOPS_WITHIN_S = 5.0
 LEAVES = ("fibers", "centroids", "z-0003")
+
+
+@pytest.fixture
+def extent() -> Vector:
+    """These tests draw anywhere."""
+    return ROOMY
 
 
 class Editing:

@@ -12,6 +12,8 @@ import orjson
 import pytest
 
 from annotation_store.model import Item
+from precomputed_server.format.geometry import Vector
+from tests.annotation_store.conftest import ROOMY
 from tests.annotation_store.support import Editor, Place, by_id, check_log
 from tests.annotation_store.test_concurrency import URL, Annotator, together
 from tests.conftest import RunningServer, StartServer
@@ -22,6 +24,12 @@ PAGES = 6
 """How many of them have a page that saves the whole file."""
 
 MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
+
+
+@pytest.fixture
+def extent() -> Vector:
+    """These tests draw anywhere."""
+    return ROOMY
 
 
 def fibre(number: int, **fields: Any) -> Item:

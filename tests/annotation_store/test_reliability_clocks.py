@@ -17,7 +17,8 @@ import pytest
 from annotation_store.blocks import BlockOf
 from annotation_store.model import Item
 from annotation_store.upkeep import verify_block
-from tests.annotation_store.conftest import Client, Connect
+from precomputed_server.format.geometry import Vector
+from tests.annotation_store.conftest import ROOMY, Client, Connect
 from tests.annotation_store.shim import Shim, shim, shim_library
 from tests.annotation_store.support import BLOCK, Editor, Place, by_id, check_log, some, written
 from tests.annotation_store.test_concurrency import URL, Annotator
@@ -34,9 +35,15 @@ MTIMES: list[Mtime] = ["equal", "an hour older", "an hour newer", "as it comes"]
 WAYS: list[Way] = ["in place", "renamed"]
 
 
+@pytest.fixture
+def extent() -> Vector:
+    """These tests draw anywhere."""
+    return ROOMY
+
+
 def numbered(number: int, second: int = 0) -> list[Item]:
     """Annotations whose file has one size, whatever the numbers."""
-    return [point(id, 1, 1, 1, anntype=f"n{1000 + each}") for id, each in ((1, number), (2, second))]
+    return [point(1, 1000 + number, 1, 1), point(2, 1000 + second, 1, 1)]
 
 
 def change_outside(path: Path, data: bytes, mtime: Mtime, way: Way) -> None:
@@ -172,7 +179,7 @@ class Watched:
 
 def edit_across(watched: Watched, shim: Shim, clock_s: int) -> None:
     """A key, a page and its saves on both sides of a step of the clock to `clock_s`."""
-    item, key = point(900, abs(clock_s) / HOUR_S, 1, 1), {"Idempotency-Key": f"step-to-{clock_s}-{len(watched.tags)}"}
+    item, key = point(900, abs(clock_s), 1, 1), {"Idempotency-Key": f"step-to-{clock_s}-{len(watched.tags)}"}
     first = watched.patch(item, **key)
     held = by_id(json.loads(watched.client.ask("GET", f"/~page{URL}")[2]))
     extra = by_id([point(901, 1, 1, 1)])
@@ -181,7 +188,7 @@ def edit_across(watched: Watched, shim: Shim, clock_s: int) -> None:
     shim.set("clock_seconds", clock_s)
     assert watched.patch(item, **key) == first, "a retry was made anew"
     for number in range(1, 20):
-        watched.patch(point(number % 10, number / 4, len(watched.tags) / 10, 1))
+        watched.patch(point(number % 10, 1000 + number, len(watched.tags), 1))
         watched.look()
     held = dict(watched.wanted)
     assert watched.save({id: item for id, item in held.items() if id not in extra}) == "applied"

@@ -15,7 +15,8 @@ import pytest
 from annotation_store.blocks import BlockOf
 from annotation_store.model import Item
 from annotation_store.upkeep import verify_block
-from tests.annotation_store.conftest import Connect
+from precomputed_server.format.geometry import Vector
+from tests.annotation_store.conftest import ROOMY, Connect
 from tests.annotation_store.shim import Shim, shim, shim_library
 from tests.annotation_store.support import BLOCK, Editor, Place, by_id, check_log, some
 from tests.annotation_store.test_concurrency import URL, Annotator, together
@@ -27,6 +28,12 @@ __all__ = ["shim", "shim_library"]
 BLOCKS = "/brain/annotations/blocks"
 FAILURES = 15
 EACH = 40
+
+
+@pytest.fixture
+def extent() -> Vector:
+    """These tests draw anywhere."""
+    return ROOMY
 
 
 def one(number: int) -> Item:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from precomputed_server.format.geometry import Vector
+from tests.annotation_store.conftest import ROOMY
 from tests.annotation_store.support import Editor, Place, check_log, some, written
 from tests.annotation_store.test_concurrency import URL, Annotator, together
 from tests.conftest import StartServer
@@ -19,6 +21,12 @@ from tests.data import point
 READERS = 2
 ITEMS = 60
 FEWEST_WRITES_PER_S = 100
+
+
+@pytest.fixture
+def extent() -> Vector:
+    """These tests draw anywhere."""
+    return ROOMY
 
 
 class RawReader:

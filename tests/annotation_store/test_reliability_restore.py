@@ -16,6 +16,8 @@ from click.testing import CliRunner, Result
 from annotation_store.model import Item
 from precomputed_server.cli import main
 from precomputed_server.errors import Unreadable
+from precomputed_server.format.geometry import Vector
+from tests.annotation_store.conftest import ROOMY
 from tests.annotation_store.support import BLOCK, Editor, Place, check_log, some
 from tests.annotation_store.test_concurrency import Annotator
 from tests.conftest import StartServer
@@ -24,6 +26,12 @@ from tests.data import point
 LEAVES = ("fibers", "centroids", "z-0003")
 VERSIONS = 300
 BLOCKS = "/brain/annotations"
+
+
+@pytest.fixture
+def extent() -> Vector:
+    """These tests draw anywhere."""
+    return ROOMY
 
 
 def url_of(leaf: str, author: str = "") -> str:

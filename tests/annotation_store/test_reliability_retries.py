@@ -16,6 +16,8 @@ from collections.abc import Iterator
 import pytest
 
 from annotation_store.model import Item
+from precomputed_server.format.geometry import Vector
+from tests.annotation_store.conftest import ROOMY
 from tests.annotation_store.support import Place, by_id, check_log
 from tests.annotation_store.test_concurrency import Annotator, together
 from tests.conftest import StartServer
@@ -27,6 +29,12 @@ SECOND = "b1,0,0"
 DROP = {"X-Drop": "1"}
 CLIENTS = 8
 NO_LINGERING = struct.pack("ii", 1, 0)
+
+
+@pytest.fixture
+def extent() -> Vector:
+    """These tests draw anywhere."""
+    return ROOMY
 
 
 class DroppingProxy:

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from annotation_store.model import Item
+from precomputed_server.format.geometry import Vector
+from tests.annotation_store.conftest import ROOMY
 from tests.annotation_store.support import Editor, Place, check_log
 from tests.annotation_store.test_concurrency import URL, Annotator, Torture, alive, children
 from tests.conftest import STOPS_WITHIN_S, RunningServer, StartServer
@@ -25,6 +27,12 @@ from tests.data import point
 ANNOTATORS = 6
 HANGS_S = 3
 """The server's --timeout, where a process is to be replaced that hangs."""
+
+
+@pytest.fixture
+def extent() -> Vector:
+    """These tests draw anywhere."""
+    return ROOMY
 
 
 def lock_of(server: RunningServer) -> Path:

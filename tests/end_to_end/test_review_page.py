@@ -63,11 +63,20 @@ def test_confirming_by_hand_and_by_keys(served: Served, dataset: Path) -> None:
         rows.nth(1).focus()
         page.keyboard.press("c")
         expect(rows.nth(1)).to_contain_text("confirmed by alice")
-        expect(rows.nth(2)).to_be_focused()
-        page.keyboard.press("ArrowUp")
+        expect(page.locator("#message")).to_have_text("1 confirmed.")
+        expect(rows.nth(1)).to_be_focused()
         page.keyboard.press("w")
         expect(rows.nth(1)).to_contain_text("not looked at")
         expect(rows.nth(1)).to_be_focused()
+        page.keyboard.press("w")
+        expect(page.locator("#message")).to_contain_text("nothing to withdraw")
+        page.keyboard.press("n")
+        expect(rows.nth(1)).to_contain_text("confirmed by alice")
+        expect(rows.nth(2)).to_be_focused()
+        expect(page.locator("#matching")).to_have_text(f"{MANY + 1 - 2} in this choice, and 2 just confirmed")
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("w")
+        expect(rows.nth(1)).to_contain_text("not looked at")
         expect(page.locator("#sum")).to_contain_text(f"1 of {MANY + 1}")
         assert [item["review"]["author"] for item in stored(dataset).values() if is_confirmed(item)] == ["alice"]
         page.click("#next")
@@ -111,7 +120,15 @@ def test_narrowing_the_list_down(served: Served, dataset: Path) -> None:
     with visit(1280, 900) as seen:
         page = opened(seen, served, f"/datasets/{dataset.name}/review")
         rows = page.locator(ROWS)
+        rows.nth(0).get_by_role("button").click()
+        expect(page.locator("#message")).to_have_text("1 confirmed.")
         page.locator("#tables").get_by_role("link", name="20", exact=True).click()
+        expect(rows).to_have_count(1)
+        expect(page.locator("#message")).to_have_text("")
+        expect(rows).to_contain_text("z-0020 · soma")
+        page.select_option("select[name=type]", "point")
+        expect(page.locator("#annotations")).to_contain_text("No annotation in this choice.")
+        page.select_option("select[name=type]", "*")
         expect(rows).to_have_count(1)
         expect(rows).to_contain_text("soma, polygon")
         assert page.input_value("input[name=slice]") == "20"
@@ -122,7 +139,44 @@ def test_narrowing_the_list_down(served: Served, dataset: Path) -> None:
         expect(page.locator("#matching")).to_have_text("20 in this choice")
         page.go_back()
         page.go_back()
+        expect(page.locator("select[name=anntype]")).to_have_value("*")
         expect(rows).to_contain_text(["soma, polygon"])
+        assert seen.complaints == []
+
+
+def test_what_others_do_is_seen_at_once_and_is_not_what_one_has_looked_at(served: Served, dataset: Path) -> None:
+    """Also where no count changes."""
+    with visit(1280, 900) as seen, Connection(served.server) as bob:
+        page = opened(seen, served, f"/~alice/datasets/{dataset.name}/review")
+        page.wait_for_timeout(500)
+        url = f"/~bob/{dataset.name}/annotations/x0y0z0/centroids.json?id={0:040x}"
+        bob.request("PATCH", url, json.dumps(point(0, 40, 41, 5, anntype="glia", description="a vessel")).encode())
+        row = page.locator(ROWS).nth(0)
+        expect(row).to_contain_text("40, 41, 5", timeout=4000)
+        expect(row).to_contain_text(f"a vesselcentroids · {0:040x}")
+        expect(row).to_contain_text("moved it since it was listed")
+        row.get_by_role("button").click()
+        expect(page.locator("#message")).to_contain_text("0 confirmed. Refused:")
+        assert not any(map(is_confirmed, stored(dataset).values()))
+        row.get_by_role("button").click()
+        expect(row).to_contain_text("confirmed by alice")
+        expect(row).not_to_contain_text("moved")
+        assert seen.complaints == []
+
+
+def test_the_name_is_kept_on_the_way_over_the_datasets(served: Served, dataset: Path) -> None:
+    with visit(1280, 900) as seen:
+        page = opened(seen, served, f"/~alice/datasets/{dataset.name}/review")
+        assert page.get_attribute("#name", "title") == "A name has 3 to 64 letters, digits, - or _."
+        page.get_by_role("link", name="Datasets").click()
+        page.wait_for_url("**/~alice/")
+        card = page.locator(".card").filter(has_text=dataset.name)
+        card.get_by_role("link", name="Review annotations").click()
+        page.wait_for_url(f"**/~alice/datasets/{dataset.name}/review")
+        assert page.input_value("#name") == "alice"
+        page.go_back()
+        card.get_by_role("link", name="Open in Neuroglancer").click()
+        page.wait_for_selector(PANEL)
         assert seen.complaints == []
 
 
@@ -135,6 +189,7 @@ def test_a_place_opens_in_the_viewer(served: Served, dataset: Path) -> None:
     with visit(1000, 800) as seen:
         seen.page.context.route("**/*", lambda route: route.fulfill(status=404))
         seen.page.context.route("**/lab/**", proxied)
+        seen.page.context.route("**/annotations/events", lambda route: route.abort())  # it would never be fetched whole
         page = opened(seen, served, f"/lab/~alice/datasets/{dataset.name}/review?anntype=soma")
         with page.context.expect_page() as arriving:
             page.locator(ROWS).get_by_role("link").click()
@@ -157,8 +212,12 @@ def test_a_narrow_window(served: Served, dataset: Path) -> None:
     with visit(360, 700) as seen:
         page = opened(seen, served, f"/datasets/{dataset.name}/review")
         assert page.evaluate("document.documentElement.scrollWidth") == 360
+        expect(page.locator(ROWS)).to_have_count(20)
+        assert page.evaluate("document.documentElement.scrollHeight") < 4000, "some 5 screens"
+        widths = page.evaluate("[...document.querySelectorAll('#annotations button')].map(each => each.offsetWidth)")
         page.locator(ROWS).nth(3).get_by_role("button").click()
         expect(page.locator(ROWS).nth(3)).to_contain_text("confirmed by anonymous")
+        assert set(widths) == {page.locator(ROWS).nth(3).get_by_role("button").evaluate("each => each.offsetWidth")}
 
 
 def test_a_server_that_is_gone_is_told(served: Served, dataset: Path) -> None:

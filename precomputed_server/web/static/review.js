@@ -7,7 +7,11 @@ const viewerState = JSON.parse(page.dataset.state);
 const body = document.querySelector("#annotations tbody");
 const filters = document.querySelector("#filters");
 const message = document.querySelector("#message");
-const REFRESH_MS = 10000;
+const REFRESH_MS = 10000; // for what no event tells: files that another tool has written
+const SOON_MS = 200; // several edits often come together
+const OFTEN_MS = 2000;
+const MESSAGE_MS = 8000;
+const NARROW = matchMedia("(max-width: 40rem)"); // as in style.css
 const NONE = { author: "nobody knows", anntype: "none", slice: "none" };
 const STATES = { untouched: "not looked at", visited: "looked at", moved: "moved since it was confirmed" };
 
@@ -16,6 +20,13 @@ let since = null; // what is confirmed after this moment stays in the list
 let following = null; // the cursor of the next part of the list
 let rows = new Map(); // key → {item, tr}
 let refusals = new Map(); // key → why it was refused
+let seen = new Map(); // key → the geometry that the person was shown, whatever has come since
+let progressAsked = 0; // how often it was asked for: an answer that is overtaken is not shown
+let listAsked = 0;
+let forgetting = null; // the timer that takes a message away
+let stream = null; // edits as they are made
+let waiting = null; // the timer after which they are shown
+let shownAt = 0;
 
 function element(name, text, attributes = {}) {
   const made = document.createElement(name);
@@ -24,9 +35,12 @@ function element(name, text, attributes = {}) {
   return made;
 }
 
+// What was done is told for a while, what is wrong until something else is done.
 function said(text, isProblem = false) {
   message.textContent = text;
   message.classList.toggle("problem", isProblem);
+  clearTimeout(forgetting);
+  if (text && !isProblem) forgetting = setTimeout(() => said(""), MESSAGE_MS);
 }
 
 async function asked(path, options) {
@@ -53,6 +67,8 @@ function go(change) {
   const depth = (history.state && history.state.depth) || 0;
   history.pushState({ depth: "cursor" in change ? depth + 1 : 0 }, "", "?" + wanted);
   refusals.clear();
+  seen.clear();
+  said("");
   showFilters();
   return showList();
 }
@@ -84,7 +100,7 @@ function showSum(progress) {
 
 // A table of counts whose first column narrows the list down to that row.
 function countTable(title, field, listed, columns = []) {
-  const section = element("details", null, { open: "" });
+  const section = element("details", null, NARROW.matches ? {} : { open: "" });
   section.append(element("summary", `${title} (${numbers(listed.length)})`));
   const scrolled = element("div", null, { class: "scrolled", tabindex: "0", role: "region", "aria-label": title });
   const table = element("table");
@@ -124,7 +140,7 @@ function showTables(progress) {
   held.replaceChildren(
     countTable("Slice", "slice", progress.slices),
     countTable("Author", "author", progress.authors, [["confirmed by them", "confirmed_by_them"], ["of own", "confirmed_own"]]),
-    countTable("Type", "anntype", progress.types),
+    countTable("Kind", "anntype", progress.types),
     countTable("Block", "block", progress.blocks),
   );
   before.forEach(([open, top], place) => {
@@ -149,15 +165,17 @@ function showChoices(progress) {
 function showFilters() {
   const wanted = query();
   filters.elements.state.value = wanted.get("state") || "unreviewed";
-  for (const name of ["author", "anntype", "block"]) filters.elements[name].value = wanted.get(name) ?? "*";
+  for (const name of ["author", "anntype", "type", "block"]) filters.elements[name].value = wanted.get(name) ?? "*";
   if (document.activeElement !== filters.elements.slice) filters.elements.slice.value = wanted.get("slice") ?? "";
 }
 
 async function showProgress() {
+  const mine = ++progressAsked;
   const answer = await asked("progress");
   const tag = answer.headers.get("ETag");
   if (tag === shownTag) return false;
   const progress = await answer.json();
+  if (mine !== progressAsked) return false;
   showSum(progress);
   showTables(progress);
   showChoices(progress);
@@ -195,6 +213,22 @@ function cell(label, ...content) {
   return made;
 }
 
+// What of a row the person should know before it is confirmed; nothing of one that is.
+function noteOf(item) {
+  if (item.state === "reviewed") return null;
+  const key = keyOf(item);
+  if (refusals.has(key)) return refusals.get(key);
+  return seen.get(key) !== item.geometry ? "Somebody has moved it since it was listed; look at it again." : null;
+}
+
+function described(item) {
+  const name = `${item.leaf} · ${item.id}`;
+  const parts = [[item.anntype, item.type].filter(Boolean).join(", ") || "none"];
+  if (item.description) parts.push(element("span", item.description, { class: "hint" }));
+  parts.push(element("code", name, { class: "hint id", title: `${item.block}/${item.leaf}, ${item.id}` }));
+  return parts;
+}
+
 function fill(tr, item) {
   const text = item.position === null ? "no place" : item.position.map((length) => +length.toFixed(1)).join(", ");
   const place = page.dataset.viewer && item.position !== null;
@@ -204,26 +238,32 @@ function fill(tr, item) {
   const button = element("button", isReviewed ? "Withdraw" : "Confirm", { type: "button" });
   button.setAttribute("aria-label", `${button.textContent} ${item.anntype ?? "annotation"} at ${text}`);
   button.addEventListener("click", () => decide([item], !isReviewed));
-  const kind = [item.anntype, item.type].filter(Boolean).join(", ");
-  const described = item.description ? [element("br"), element("span", item.description, { class: "hint" })] : [];
-  const refusal = refusals.get(keyOf(item));
-  const refused = refusal ? [element("br"), element("span", refusal, { class: "problem" })] : [];
+  link.addEventListener("click", () => {
+    seen.set(keyOf(item), item.geometry); // it is looked at where it lies now
+    refusals.delete(keyOf(item));
+    fill(tr, item);
+  });
+  const note = noteOf(item);
+  const noted = note ? [element("span", note, { class: "problem" })] : [];
   tr.className = item.state;
+  tr.dataset.note = note ?? "";
   tr.replaceChildren(
     cell("Place", link),
-    cell("Type", kind || "none", ...described),
+    cell("Annotation", ...described(item)),
     cell("Drawn by", item.author ?? NONE.author),
-    cell("Review", reviewText(item), ...refused),
+    cell("Review", element("span", reviewText(item)), ...noted),
     cell("Decide", button),
   );
-  tr.title = `${item.block}/${item.leaf}, ${item.id}`;
-  if (isFocused) tr.querySelector(isFocused.toLowerCase())?.focus();
+  if (isFocused && isFocused !== "TR") tr.querySelector(isFocused.toLowerCase())?.focus();
 }
 
 async function showList() {
+  const mine = ++listAsked;
   const wanted = query();
   if (since !== null) wanted.set("since", since);
+  if (NARROW.matches) wanted.set("limit", "20");
   const found = await (await asked("review?" + wanted)).json();
+  if (mine !== listAsked) return;
   since ??= found.time;
   following = found.next;
   const listed = new Map(found.annotations.map((item) => [keyOf(item), item]));
@@ -232,10 +272,9 @@ async function showList() {
   for (const [key, item] of listed) {
     const tr = rows.get(key)?.tr ?? element("tr", null, { tabindex: "0" });
     tr.dataset.key = key;
-    if (JSON.stringify(rows.get(key)?.item) !== JSON.stringify(item) || refusals.has(key) || tr.dataset.refused) {
-      fill(tr, item);
-      tr.dataset.refused = refusals.has(key) ? "yes" : "";
-    }
+    if (!seen.has(key) || item.state === "reviewed") seen.set(key, item.geometry);
+    const isSame = JSON.stringify(rows.get(key)?.item) === JSON.stringify(item);
+    if (!isSame || tr.dataset.note !== (noteOf(item) ?? "")) fill(tr, item);
     made.set(key, { item, tr });
   }
   rows = made;
@@ -248,11 +287,19 @@ async function showList() {
   }
   if (focused && !body.contains(focused)) body.firstElementChild?.focus();
   if (rows.size === 0) body.append(emptyRow());
+  showPager(found.matching);
+}
+
+function showPager(matching) {
   const depth = (history.state && history.state.depth) || 0;
+  const items = [...rows.values()].map(({ item }) => item);
+  const open = items.filter((item) => item.state !== "reviewed");
+  const kept = filters.elements.state.value === "unreviewed" ? items.length - open.length : 0;
   document.querySelector("#next").disabled = following === null;
   document.querySelector("#back").disabled = depth === 0 && !query().has("cursor");
-  document.querySelector("#confirm-all").disabled = ![...rows.values()].some(({ item }) => item.state !== "reviewed");
-  document.querySelector("#matching").textContent = `${numbers(found.matching)} in this choice`;
+  document.querySelector("#confirm-all").disabled = open.length === 0;
+  const text = `${numbers(matching)} in this choice`;
+  document.querySelector("#matching").textContent = kept ? `${text}, and ${kept} just confirmed` : text;
 }
 
 function emptyRow() {
@@ -263,25 +310,26 @@ function emptyRow() {
 
 // Confirm or withdraw; what the person saw is sent along, so that nothing is confirmed that was moved since.
 async function decide(items, reviewed) {
+  said("");
   if (items.length === 0) return;
   const leaves = new Map();
   for (const item of items) {
     const key = JSON.stringify([item.block, item.leaf]);
     if (!leaves.has(key)) leaves.set(key, { block: item.block, leaf: item.leaf, ids: {} });
-    leaves.get(key).ids[item.id] = item.geometry;
+    leaves.get(key).ids[item.id] = seen.get(keyOf(item)) ?? item.geometry;
     refusals.delete(keyOf(item));
   }
   try {
     const sent = { reviewed, annotations: [...leaves.values()] };
     const told = await (await asked("review", { method: "POST", body: JSON.stringify(sent) })).json();
-    noteRefusals(told, items);
+    noteRefusals(told, items, reviewed ? "confirmed" : "withdrawn");
     await refreshed(true);
   } catch (error) {
     said(error.message, true);
   }
 }
 
-function noteRefusals(told, items) {
+function noteRefusals(told, items, deed) {
   const problems = [];
   let changed = 0;
   for (const block of told.blocks) {
@@ -292,10 +340,11 @@ function noteRefusals(told, items) {
         problems.push(refusal.detail);
         const key = keyOf({ block: block.block, leaf: edit.leaf, id: refusal.id });
         if (items.some((item) => keyOf(item) === key)) refusals.set(key, refusal.detail);
+        seen.delete(key); // it is told: what is listed next is what the person sees
       }
     }
   }
-  const done = `${numbers(changed)} noted.`;
+  const done = `${numbers(changed)} ${deed}.`;
   said(problems.length ? `${done} Refused: ${[...new Set(problems)].join(" ")}` : done, problems.length > 0);
 }
 
@@ -304,10 +353,11 @@ async function refreshed(always = false) {
   if (isNew || always) await showList();
 }
 
-async function looked() {
+async function looked(always = false) {
   if (document.hidden) return;
   try {
-    await refreshed();
+    await refreshed(always);
+    shownAt = Date.now();
     if (message.dataset.lost) said("");
     delete message.dataset.lost;
   } catch (error) {
@@ -316,8 +366,33 @@ async function looked() {
   }
 }
 
+// Edits are shown soon after they are made, and not more often than one can follow.
+function lookSoon() {
+  waiting ??= setTimeout(() => {
+    waiting = null;
+    looked(true);
+  }, Math.max(SOON_MS, shownAt + OFTEN_MS - Date.now()));
+}
+
+// A browser has six connections to a server: a page that nobody sees gives its own back.
+function listen() {
+  if (document.hidden) {
+    stream?.close();
+    stream = null;
+  } else if (stream === null) {
+    stream = new EventSource(api + "events");
+    stream.addEventListener("message", lookSoon);
+  }
+}
+
 function trOf(event) {
   return event.target.closest("tr[data-key]");
+}
+
+function decideByKey(item, reviewed) {
+  if (reviewed && item.state === "reviewed") said("It is confirmed already.");
+  else if (!reviewed && item.review === null) said("It is not confirmed: there is nothing to withdraw.");
+  else decide([item], reviewed);
 }
 
 body.addEventListener("keydown", (event) => {
@@ -330,9 +405,9 @@ body.addEventListener("keydown", (event) => {
     tr[moves[event.key]]?.focus();
   } else if (event.key === "o") {
     tr.querySelector("a")?.click();
-  } else if (found && (event.key === "c" || event.key === "w")) {
-    decide([found.item], event.key === "c");
-    if (event.key === "c") tr.nextElementSibling?.focus();
+  } else if (found && "cnw".includes(event.key)) {
+    decideByKey(found.item, event.key !== "w");
+    if (event.key === "n") tr.nextElementSibling?.focus();
   }
 });
 
@@ -357,9 +432,15 @@ document.querySelector("#confirm-all").addEventListener("click", () => {
   decide([...rows.values()].map(({ item }) => item).filter((item) => item.state !== "reviewed"), true);
 });
 window.addEventListener("popstate", () => {
+  said("");
   showFilters();
   showList().catch((error) => said(error.message, true));
 });
-document.addEventListener("visibilitychange", looked);
+document.addEventListener("visibilitychange", () => {
+  listen();
+  looked(true);
+});
+addEventListener("pagehide", () => stream?.close());
 setInterval(looked, REFRESH_MS);
+listen();
 refreshed(true).catch((error) => said(error.message, true));
