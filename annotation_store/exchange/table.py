@@ -7,8 +7,8 @@ the JSON list of a polygon's or linestring's points. What a column cannot say ex
 an empty text, a text that a spreadsheet would take for a formula) is in `extra`, a JSON object. Numbers are written so
 that they are read as the same ones: `5` is an integer and `5.0` is not.
 
-`confirmed_by` and `confirmed_at` say who confirmed the annotation as it lies there, and when. They are not read: nobody
-confirms anything by a table.
+`confirmed_by` and `confirmed_at` say who confirmed the annotation as it lies there, and when. They are not read: the
+confirmation itself is the field `review`, in `extra`.
 """
 
 from __future__ import annotations

@@ -77,14 +77,17 @@ async def _refused(arrival: Arrival, target: Target, kind: Kind) -> web.StreamRe
     if meta is None:
         raise NotFound("Nothing is parked under that id; it may have been applied or discarded.")
     headers: dict[str, str] = {}
+    row = {"id": id, "leaf": meta["leaf"]}
     if kind == "apply":
         body = await service.call(service.refused.body, id, dataset)
         place = await service.place(target.of_leaf(meta["block"], meta["leaf"]))
         # Not as a save of its page, which holds something else by now: as one of whom nothing is known.
         order = arrival.order(place, (Part(place.location.leaf, "put", body=body),), body, page=f"refused {id}")
-        headers = told((await service.commit(order, max(place.size, len(body))))[0])
+        outcome = (await service.commit(order, max(place.size, len(body))))[0]
+        headers = told(outcome)
+        row |= {} if outcome.parked is None else {"parked": outcome.parked}  # what it removes waits under that id now
     await service.call(service.refused.discard, id)
-    return json_answer({"id": id, "leaf": meta["leaf"]}, headers)
+    return json_answer(row, headers)
 
 
 async def get_saves(request: web.Request, target: Target) -> web.StreamResponse:
