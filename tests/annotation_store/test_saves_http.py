@@ -228,6 +228,17 @@ async def test_a_save_with_an_old_if_match_is_kept(connect: Connect, place: Plac
     assert await parked(client) == []
 
 
+async def test_what_a_refused_save_removes_may_be_parked_anew_and_that_is_told(connect: Connect, place: Place) -> None:
+    client = await connect()
+    await client.put(URL, json=[A, B, some(3)[2]])
+    await client.put(f"/~alice{URL}", json=[A | {"anntype": "glia"}], headers={"If-Match": '"0"'})
+    (row,) = await parked(client)
+    told = await (await client.post(f"/~bob{PARKED}/{row['id']}/apply")).json()
+    (anew,) = await parked(client)
+    assert told == {"id": row["id"], "leaf": "fibers", "parked": anew["id"]}
+    assert (anew["author"], len(anew["remove"]), len(place.stored())) == ("bob", 2, 3)
+
+
 async def test_what_is_no_dataset_keeps_nothing(connect: Connect) -> None:
     client = await connect()
     answer = await client.put("/nothing/annotations/x0y0z0/fibers.json", json=[A])
