@@ -25,7 +25,7 @@ NEUROGLANCER = "neuroglancer"
 class Format:
     """One format; `in_parts`: a file of it may be imported in parts. Without `write` it is only read.
 
-    `holds` tells which annotations it can hold; None: all of them.
+    `holds` tells which annotations it can hold by their type; None: all of them.
     """
 
     media_type: str

@@ -58,14 +58,14 @@ def _parts(export: Export) -> Iterator[bytes]:
     yield f"# n type x y z radius parent; lengths in {'micrometres' if in_um else 'voxels'}\n".encode()
     number = 1
     for placed in export.annotations:
-        if is_fibre(placed.item):
+        if is_fibre(placed.item) and is_sound(placed.item):
             text, number = _nodes(placed, scale, number)
             yield text.encode()
 
 
 def is_fibre(item: Item) -> bool:
-    """Whether SWC has a place for an annotation."""
-    return item.get("type") in FIBRES and is_sound(item)
+    """Whether SWC has a place for an annotation of its type."""
+    return item.get("type") in FIBRES
 
 
 def _nodes(placed: Placed, scale: Scale | None, number: int) -> tuple[str, int]:
