@@ -6,7 +6,6 @@ import logging
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,6 @@ from precomputed_server.format.info import DATA_TYPES
 
 PREDECESSOR_VOXEL_SIZE = "1.8,1.8,2.0"
 """What MIT's precomputed-tif takes when nothing is said."""
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """What the command is given as its context object: how annotations are moved to new voxels."""
-
-    transform: TransformAnnotations | None = None
 
 
 def _vector(context: click.Context, parameter: click.Parameter, value: str | None) -> Vector | None:
@@ -131,9 +123,9 @@ def convert(context: click.Context, /, paths: tuple[str, ...], **values: Any) ->
     else:
         values["voxel_size"] = parse_edges(values["voxel_size"])
     options = ConvertOptions(**values)
-    handed_over = context.find_object(Annotations) or Annotations()
+    transform: TransformAnnotations | None = context.obj  # from the program that knows annotations
     with progress_on() as progress:
-        summary = convert_stack(source, dest, options, progress, handed_over.transform)
+        summary = convert_stack(source, dest, options, progress, transform)
     _report(summary)
 
 

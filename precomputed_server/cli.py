@@ -5,27 +5,51 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from socket import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from annotation_store import cli as annotation_cli
-from annotation_store.transform import transform_annotations
-from converter import cli as converter_cli
-from precomputed_server import __version__, demo, settings
+from precomputed_server import __version__, settings
 from precomputed_server.errors import DestinationExists, InvalidInput, PrecomputedError
-from precomputed_server.selftest.cli import selftest
+
+if TYPE_CHECKING:
+    from precomputed_server.format.info import VolumeInfo
 
 _DONE_WRONG, _ASKED_WRONG = 1, 2
+
+_ELSEWHERE = {
+    "annotations": "annotation_store.cli:annotation_commands",
+    "convert": "converter.cli:convert",
+    "selftest": "precomputed_server.selftest.cli:selftest",
+}
+"""Commands by the module that has them, imported when they are called: each starts as fast as its own package."""
+
+
+class _Commands(click.Group):
+    """The commands of this module and those of `_ELSEWHERE`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order of the alphabet."""
+        return sorted({*super().list_commands(ctx), *_ELSEWHERE})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = _ELSEWHERE[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
 
 
 @click.group(
     "precomputed",
+    cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -40,14 +64,16 @@ def main(context: click.Context) -> None:
     precomputed serve /data                   every dataset beneath /data, for Neuroglancer and NeuroTrALE
     precomputed annotations history /data/brain     who changed which annotation and when
     """
-    context.obj = converter_cli.Annotations(transform_annotations)
+    context.obj = _transform_annotations
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-main.add_command(converter_cli.convert)
-main.add_command(annotation_cli.annotation_commands)
-main.add_command(selftest)
+def _transform_annotations(dataset: Path, old: VolumeInfo, new: VolumeInfo, operation: str) -> None:
+    """Move a dataset's annotations to the voxels of a new conversion."""
+    from annotation_store.transform import transform_annotations
+
+    transform_annotations(dataset, old, new, operation)
 
 
 def _setting_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -94,6 +120,7 @@ def serve(root: Path | None, **given: Any) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=9000, show_default=True, help="TCP port on 127.0.0.1.")
 def run_demo(source: str | None, voxel_size: str | None, directory: Path, port: int) -> None:
     """Convert a stack, with annotations if it is made up, and serve it on this machine."""
+    from precomputed_server import demo
     from precomputed_server.web import gunicorn  # here: converting needs no server and starts faster without
 
     if voxel_size is not None and source is None:
@@ -109,6 +136,7 @@ def run_demo(source: str | None, voxel_size: str | None, directory: Path, port: 
 
 
 def _serve(chosen: settings.Settings, listener: socket, dataset: str | None = None) -> None:
+    from precomputed_server import demo
     from precomputed_server.web import gunicorn  # here: converting needs no server and starts faster without
 
     def ready(url: str) -> None:
@@ -124,9 +152,6 @@ def _serve(chosen: settings.Settings, listener: socket, dataset: str | None = No
     gunicorn.serve(chosen, listener, ready)
 
 
-precomputed_tif = converter_cli.precomputed_tif
-
-
 def run() -> None:
     """The entry point `precomputed`."""
     _run(main)
@@ -134,6 +159,8 @@ def run() -> None:
 
 def run_precomputed_tif() -> None:
     """The entry point `precomputed-tif`."""
+    from converter.cli import precomputed_tif
+
     _run(precomputed_tif)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from precomputed_server.cli import main, precomputed_tif
+from converter.cli import precomputed_tif
+from precomputed_server.cli import main
 from precomputed_server.settings import SETTINGS
 from precomputed_server.web.routes import ROUTES
 from tests.conftest import REPOSITORY
@@ -35,8 +36,10 @@ def commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[st
     """A command and all below it that are not hidden, each with what one types to call it."""
     yield " ".join(path), command
     if isinstance(command, click.Group):
-        for name, below in command.commands.items():
-            if not below.hidden:
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below is not None and not below.hidden:
                 yield from commands(below, (*path, name))
 
 

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from click.testing import CliRunner, Result
 
-from converter.cli import Annotations, convert, precomputed_tif
+from converter.cli import convert, precomputed_tif
 from precomputed_server.errors import DestinationExists, InvalidInput, PrecomputedError
 from tests.converter.stacks import files_of, read_info, read_level, read_record, volume, write_planes
 
@@ -113,8 +113,7 @@ def test_overwrite_and_annotations(tmp_path: Path, source: Path) -> None:
     changed = [str(source), str(made), "--voxel-size", "2,2,2", "--overwrite"]
     result = CliRunner().invoke(convert, changed)
     assert isinstance(result.exception, InvalidInput)
-    handed_over = Annotations(lambda *call: calls.append(call))
-    result = CliRunner().invoke(convert, [*changed, "--annotations", "transform"], obj=handed_over)
+    result = CliRunner().invoke(convert, [*changed, "--annotations", "transform"], obj=lambda *call: calls.append(call))
     assert result.exit_code == 0, result.output
     assert len(calls) == 1
 
