@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence, Set
@@ -24,6 +25,7 @@ from converter.tasks import FAIL, SKIP, BuildBlock, Task, Volume, VoxelSource
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Box, Vector, ceil_divide, multiply
 from precomputed_server.format.grid import grid_shape
+from precomputed_server.writing import remove_temporaries
 
 _PROCESS_BYTES = 90 << 20
 """What a process holds before it has any voxels: the interpreter, numpy and the codecs."""
@@ -108,6 +110,8 @@ class Build:
                 if number:
                     shutil.rmtree(self.staging / f"level-{number}")
             running.run(self._packing(), report)
+        for scale in self.target.scales:
+            _remove_torn(self.target.directory / scale.key)
 
     def forget(self, files: Set[str]) -> None:
         """Do again what was made of these files of the source: all of it, if a later stage has begun."""
@@ -184,6 +188,15 @@ class Build:
             self.volume.num_channels,
             self.volume.dtype,
         )
+
+
+def _remove_torn(directory: Path) -> None:
+    """Remove what killed workers left of files that they were about to put in place."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_temporaries(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class _Counter:
