@@ -16,7 +16,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from converter.directories import breaks_off
-from converter.metadata import Metadata, parse_ome
+from converter.metadata import Metadata
+from converter.ome import parse_ome
 from converter.plane import FileVersion
 from converter.plane import Plane as Plane
 from converter.stored import Part, check_unchanged, read_stored, version_of
@@ -49,8 +50,11 @@ class TiffContent:
     metadata: Metadata
 
 
-def read_content(path: str) -> TiffContent:
-    """Describe every page of a TIFF without reading its pixels; raises SourceError naming the file."""
+def read_content(path: str, with_metadata: bool = True) -> TiffContent:
+    """Describe every page of a TIFF without reading its pixels; raises SourceError naming the file.
+
+    Without metadata where another file of an OME-TIFF has it: each file of a set holds the XML of the whole.
+    """
     try:
         with tifffile.TiffFile(path) as tiff:
             version = version_of(tiff.filehandle.fileno())
@@ -59,7 +63,7 @@ def read_content(path: str) -> TiffContent:
             if not pages or breaks_off(path):
                 raise ValueError("the chain of its pages breaks off")
             planes = tuple(_plane(path, index, page, version) for index, page in pages)
-            metadata = _metadata(tiff)
+            metadata = _metadata(tiff) if with_metadata else Metadata()
     except _DAMAGE as error:
         raise SourceError(f"{path} is not a readable TIFF ({_reason(error)}); replace the file.") from error
     planes = _with_implied_planes(planes, metadata)
@@ -217,6 +221,7 @@ def _metadata(tiff: tifffile.TiffFile) -> Metadata:
         axes=str(shaped.get("axes", "")),
         pixels_per_unit=(_ratio(page.tags.get("XResolution")), _ratio(page.tags.get("YResolution"))),
         resolution_unit=int(page.resolutionunit),
+        rgb=getattr(page.photometric, "name", "") in ("RGB", "YCBCR") and page.samplesperpixel >= 3,
     )
 
 

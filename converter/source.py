@@ -1,83 +1,82 @@
-"""The stack to convert: its files in natural order, every plane checked."""
+"""The source of a conversion: its files in natural order, put together, and the stack that is chosen of them."""
 
 from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
-
-from converter.axes import page_grid
-from converter.metadata import Metadata
-from converter.plane import Plane
+from converter.acquisition import Acquisition
+from converter.acquisition import Stack as Stack
+from converter.assembly import SourceFile, assembled
+from converter.expectation import check_expected
+from converter.ome_files import ome_acquisition
+from converter.pattern import labels_of_files
+from converter.place import natural_key
 from converter.planes import TiffContent, read_content
+from converter.reading import read_each
+from converter.source_options import SourceOptions
 from precomputed_server.errors import InvalidInput, SourceError
-from precomputed_server.format.geometry import Vector
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
 
 
-@dataclass(frozen=True)
-class Stack:
-    """Planes that fit together: `planes[z]` are the pages of that z, each with the same number of samples.
+def read_stack(source: Sequence[str] | str, options: SourceOptions | None = None) -> Stack:
+    """Find the files of `source`, choose what `options` says, and check that all planes fit together.
 
-    The channels are the samples of the first page of a z, then those of the next: "(C, Z, Y, X)" in all.
+    Raises InvalidInput when no file matches or a choice is needed, SourceError naming the first file that is
+    unreadable, different, missing or there twice.
     """
-
-    planes: tuple[tuple[Plane, ...], ...]
-    metadata: Metadata
-
-    @property
-    def size(self) -> Vector:
-        """The extent x, y, z in voxels."""
-        _, rows, columns = self.planes[0][0].shape
-        return columns, rows, len(self.planes)
-
-    @property
-    def num_channels(self) -> int:
-        """How many channels each voxel has."""
-        return sum(plane.shape[0] for plane in self.planes[0])
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The data type of the voxels in this machine's byte order."""
-        return self.planes[0][0].dtype.newbyteorder("=")
-
-    @property
-    def segment_rows(self) -> int:
-        """How many rows have to be decoded to read one: 1 where the pixels lie uncompressed in the files."""
-        return max(plane.segment_rows for pages in self.planes for plane in pages)
+    chosen = options or SourceOptions()
+    acquisition = read_acquisition(source, chosen)
+    check_expected(acquisition, chosen.expected)
+    return acquisition.select(chosen.choice)
 
 
-def read_stack(source: Sequence[str] | str) -> Stack:
-    """Find the files of `source` and check that every plane has the shape and data type of the first.
+def read_acquisition(source: Sequence[str] | str, options: SourceOptions) -> Acquisition:
+    """Everything that the files of `source` hold, with what is wrong with them.
 
-    Raises InvalidInput when no file matches, SourceError naming the first file that is unreadable or different.
+    Raises InvalidInput when no file matches, SourceError when no file is readable or pages cannot be placed.
     """
     sources = [source] if isinstance(source, str) else list(source)
-    planes: list[tuple[Plane, ...]] = []
-    metadata: Metadata | None = None
-    for path in find_files(sources):
-        content = read_content(path)
-        metadata = metadata or content.metadata
-        for pages in _by_z(content, path):
-            _check(pages, planes[0] if planes else pages)
-            planes.append(pages)
-    return Stack(tuple(planes), metadata or Metadata())
+    pattern, axes = options.pattern, options.axes
+    paths = find_files(sources, pattern.depth if pattern else 0)
+    name = sources[0] if len(sources) == 1 else f"{sources[0]} …"
+    if pattern is None and axes is None:
+        of_ome = _described_by_ome(name, paths)
+        if of_ome is not None:
+            return of_ome
+    labels = labels_of_files(pattern, paths) if pattern else [{}] * len(paths)
+    contents = read_each(paths)
+    unreadable = tuple(content for content in contents if isinstance(content, str))
+    files = [
+        SourceFile(path, content, said)
+        for path, content, said in zip(paths, contents, labels, strict=True)
+        if isinstance(content, TiffContent)
+    ]
+    if not files:
+        raise SourceError(unreadable[0])
+    return replace(assembled(name, files, pattern.axes if pattern else (), axes), unreadable=unreadable)
 
 
-def find_files(sources: Sequence[str]) -> list[str]:
+def _described_by_ome(name: str, paths: Sequence[str]) -> Acquisition | None:
+    try:
+        first = read_content(paths[0])
+    except SourceError:
+        return None  # it is named with the others
+    return ome_acquisition(name, paths, first)
+
+
+def find_files(sources: Sequence[str], depth: int = 0) -> list[str]:
     """The TIFF files of directories, globs and paths in natural order: `img_2` before `img_10`.
 
+    `depth` is how many directories below a directory that is given its files lie.
     Raises InvalidInput when one of the sources matches nothing.
     """
     found: dict[str, None] = {}
     for source in sources:
-        matches = list(_matches(source))
+        matches = list(_matches(source, depth))
         if not matches:
             raise InvalidInput(_nothing_found(source))
         found.update(dict.fromkeys(matches))
@@ -94,47 +93,9 @@ def _nothing_found(source: str) -> str:
     return f"{source} does not exist; give a directory of planes, a quoted glob or a multi-page TIFF."
 
 
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """A sort key that compares runs of digits as numbers; names that differ only in leading zeros stay ordered."""
-    parts = re.split(r"([0-9]+)", name)
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
-
-
-def _matches(source: str) -> Iterator[str]:
+def _matches(source: str, depth: int) -> Iterator[str]:
     if os.path.isdir(source):
-        names = (name for name in os.listdir(source) if not name.startswith("."))
-        return (os.path.join(source, name) for name in names if name.lower().endswith(_TIFF_SUFFIXES))
+        below = glob.iglob(os.path.join(glob.escape(source), *["*"] * (depth + 1)))  # without hidden names
+        return (path for path in below if path.lower().endswith(_TIFF_SUFFIXES) and os.path.isfile(path))
     paths = [source] if os.path.exists(source) else glob.glob(source, recursive=True)
     return (path for path in paths if os.path.isfile(path))
-
-
-def _by_z(content: TiffContent, path: str) -> list[tuple[Plane, ...]]:
-    first = content.planes[0]
-    grid = page_grid(content.metadata, len(content.planes), first.shape[0], path)
-    return [tuple(content.planes[page] for page in pages) for pages in grid]
-
-
-def _check(pages: tuple[Plane, ...], reference: tuple[Plane, ...]) -> None:
-    """Refuse pages that do not fit the first ones of the stack."""
-    first = reference[0]
-    for plane in pages:
-        if plane.shape != first.shape:
-            raise SourceError(
-                f"{plane.name} is {_extent(plane)}, but {first.name} is {_extent(first)}; "
-                "convert only planes of one shape together."
-            )
-        if plane.dtype.newbyteorder("=") != first.dtype.newbyteorder("="):
-            raise SourceError(
-                f"{plane.name} is {plane.dtype.name}, but {first.name} is {first.dtype.name}; "
-                "convert only planes of one data type together."
-            )
-    if len(pages) != len(reference):
-        raise SourceError(
-            f"{pages[0].name} has {len(pages)} channels, but {first.name} has {len(reference)}; "
-            "convert only files with the same channels together."
-        )
-
-
-def _extent(plane: Plane) -> str:
-    samples, rows, columns = plane.shape
-    return f"{columns} × {rows}" + (f" × {samples} samples" if samples > 1 else "")

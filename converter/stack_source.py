@@ -1,6 +1,6 @@
 """What an engine reads from: any box of the voxels that a dataset will have, from the planes of a stack.
 
-    source = StackSource(stack, View(...), dtype, window)     # picklable; nothing is opened before read
+    source = stack_source(stack, options.source, options.dtype, options.segmentation)   # picklable; opens nothing yet
     source.bounds                 Box of the finest scale: start = voxel_offset, from the corner of the whole stack
     source.size, .num_channels, .dtype
     source.read(box)              "(C, Z, Y, X)" of a box inside bounds, C-contiguous; SourceError names the plane
@@ -23,13 +23,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.data_type import converted
+from converter.acquisition import Stack
+from converter.data_type import CONVERSIONS, converted, stored_type
 from converter.plane import Plane
 from converter.planes import read_rows
-from converter.source import Stack
+from converter.source_options import SourceOptions
 from converter.stored import Part
 from converter.view import View
-from converter.window import WINDOW_BYTES, Window, windowed
+from converter.window import WINDOW_BYTES, WINDOWED_TYPES, Window, windowed
+from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Box, Vector
 
 Array = NDArray[Any]
@@ -157,6 +159,39 @@ class StackSource:
             return part.read_bytes + converting
         band = plane.file_samples * (part.stop - part.start) * (part.right - part.left) * plane.dtype.itemsize
         return band * (1 if plane.samples is None else 2) + plane.segment_bytes + converting
+
+
+def stack_source(stack: Stack, options: SourceOptions, dtype: str | None, segmentation: bool) -> StackSource:
+    """The source of a dataset of `stack`; `dtype` is what was asked for.
+
+    Raises InvalidInput for a data type that the voxels cannot become, and for a crop beyond the stack.
+    """
+    if options.window is None:
+        if dtype in WINDOWED_TYPES and stack.dtype.kind in "uif" and stack.dtype.name not in _exact_sources(dtype):
+            raise InvalidInput(
+                f"{stack.dtype.name} planes cannot become {dtype} as they are; add --window LO,HI, the values that "
+                f"become 0 and {np.iinfo(dtype).max}."
+            )
+        chosen = stored_type(stack.dtype, dtype, segmentation)
+    else:
+        chosen = _windowed_type(stack, dtype, segmentation)
+    source = StackSource(stack, options.view, chosen, options.window)
+    _ = source.bounds  # checks the crop
+    return source
+
+
+def _exact_sources(dtype: str) -> set[str]:
+    return {dtype, *(name for name, targets in CONVERSIONS.items() if dtype in targets)}
+
+
+def _windowed_type(stack: Stack, dtype: str | None, segmentation: bool) -> np.dtype[Any]:
+    if dtype not in WINDOWED_TYPES:
+        raise InvalidInput(f"--window fits values into fewer bits; add --dtype {' or '.join(WINDOWED_TYPES)}.")
+    if segmentation:
+        raise InvalidInput("Labels are names, which no --window may change; leave --segmentation or --window out.")
+    if stack.dtype.kind not in "uifb":
+        raise InvalidInput(f"The planes are {stack.dtype.name}, which no --window maps; save them as real numbers.")
+    return np.dtype(dtype)
 
 
 def _part(plane: Plane, inside: Box) -> Part:

@@ -127,7 +127,8 @@ def _found(metadata: Metadata) -> _Found:
 
 def _from_ome(metadata: Metadata) -> _Found:
     edges, remarks = {}, []
-    for axis, (size, unit) in (metadata.ome.physical_sizes if metadata.ome else {}).items():
+    images = metadata.ome.images if metadata.ome else ()
+    for axis, (size, unit) in (images[0].physical_sizes if images else {}).items():
         factor, number = _micrometres(unit), _number(size)
         if factor is not None and number is not None:
             edges[axis.lower()] = (number * factor, "OME")
