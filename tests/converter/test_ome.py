@@ -124,7 +124,8 @@ EXPECTED = block(c=range(2), z=range(3))[0, 0]
 
 def test_a_set_of_files_is_found_by_any_of_them(tmp_path: Path) -> None:
     paths = _several(tmp_path / "set", ["b.ome.tif", "a.ome.tif"])
-    for source in (*paths, tmp_path / "set", tmp_path / "set" / "*.tif", paths, paths[::-1]):
+    sources: list[Path | list[Path]] = [*paths, tmp_path / "set", tmp_path / "set" / "*.tif", paths, paths[::-1]]
+    for source in sources:
         np.testing.assert_array_equal(voxels(source), EXPECTED)
 
 
@@ -164,7 +165,7 @@ def test_a_name_in_the_metadata_leads_nowhere_else(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     data = '<TiffData IFD="0" PlaneCount="3"><UUID FileName="../secret.tif">urn:uuid:0</UUID></TiffData>'
     source = write_pages(tmp_path / "set" / "a.ome.tif", [plane()] * 3, ome_xml({"SizeZ": 3}, data, "urn:uuid:9"))
-    with pytest.raises(SourceError, match="none of the planes that it names"):
+    with pytest.raises(SourceError, match="holds 3 pages, of which its OME metadata names 0"):
         stack(source)
 
 
@@ -189,15 +190,9 @@ def test_metadata_that_lies_in_another_file(tmp_path: Path, where: str) -> None:
     for z in range(3):
         master = where == "tiff" and z == 0
         write_pages(tmp_path / f"z{z}.tif", [plane(z=z)], whole if master else binary.format(z=z))
-    with (
-        pytest.raises(SourceError, match=r"m\.companion\.ome, which has the metadata, cannot be read")
-        if (where == "companion")
-        else pytest.raises(SourceError, match="nothing")
-    ):
-        if where == "tiff":
-            raise SourceError("nothing")
-        stack(tmp_path / "z1.tif")
     if where == "companion":
+        with pytest.raises(SourceError, match=r"m\.companion\.ome, which has the metadata, cannot be read; copy"):
+            stack(tmp_path / "z1.tif")
         (tmp_path / name).write_text(whole, encoding="utf-8")
     for source in (tmp_path / "z1.tif", tmp_path):
         np.testing.assert_array_equal(voxels(source), block(z=range(3))[0, 0])
