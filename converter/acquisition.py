@@ -15,8 +15,8 @@ from converter.plane import Plane
 from precomputed_server.errors import InvalidInput, SourceError
 from precomputed_server.format.geometry import Vector
 
-FILE_NAME = "file name"
-FILE_ORDER = "order of the files"
+FILE_NAME = "file names"
+FILE_ORDER = "the order of the files"
 
 
 @dataclass(frozen=True)

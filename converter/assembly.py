@@ -168,4 +168,4 @@ def _axis(axis: str, entries: Sequence[_Entry], named: Sequence[str], origins: M
         origin = f"{FILE_NAME} and {origin}"
     elif axis == "z" and not named and files > 1:
         origin = f"{FILE_ORDER} and {origin}" if origin else FILE_ORDER
-    return Axis(tuple(range(len(keys))), origin or "single")
+    return Axis(tuple(range(len(keys))), origin or "one page")

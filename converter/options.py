@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from converter.destination import KEEP, TRANSFORM
 from converter.downsample import METHODS
 from converter.scales import PyramidOptions
+from converter.source_options import SourceOptions
 from converter.tasks import BLANK, FAIL, SKIP
 from converter.voxel_size import Edges, VoxelSize
 from converter.writers import Output
@@ -28,7 +29,8 @@ class ConvertOptions:
     `voxel_size` is x, y, z in micrometres, as exact fractions (`voxel_size.parse_edges` reads text); None is left to
     the TIFF's metadata, then to `assumed_voxel_size`, then asked for. `levels` counts the full-resolution one, None
     goes on until a level fits one chunk; `downsample` None is automatic. `annotation_block` is x, y, z in voxels, None
-    for the whole extent. `jobs` None is every CPU that this process may use.
+    for the whole extent. `jobs` None is every CPU that this process may use. `source` is what is taken of the source
+    and how it is seen (`source_options.source_options` reads texts).
     """
 
     voxel_size: Edges = _UNKNOWN
@@ -50,6 +52,7 @@ class ConvertOptions:
     overwrite: bool = False
     annotations: str | None = None
     annotation_block: Vector | None = None
+    source: SourceOptions = field(default_factory=SourceOptions)
 
     def __post_init__(self) -> None:
         for edge in self.voxel_size:
@@ -104,6 +107,7 @@ class ConvertOptions:
             "dtype": self.dtype,
             "assumed_voxel_size": [None if edge is None else str(edge) for edge in self.assumed_voxel_size],
             "annotation_block": None if self.annotation_block is None else list(self.annotation_block),
+            "source": self.source.to_json(),
         }
 
 

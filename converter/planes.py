@@ -92,14 +92,16 @@ def read_rows(
 
 
 def _decode(path: str, parts: list[Part]) -> Iterator[NDArray[Any]]:
+    name = path
     try:
         with tifffile.TiffFile(path) as tiff:
             for part in parts:
+                name = part.plane.name
                 check_unchanged(tiff.filehandle.fileno(), part.plane)
                 yield _decoded_rows(tiff.pages[part.plane.page], part)
                 check_unchanged(tiff.filehandle.fileno(), part.plane)
     except _DAMAGE as error:
-        raise SourceError(f"{path} cannot be decoded ({_reason(error)}); replace the file.") from error
+        raise SourceError(f"{name} cannot be decoded ({_reason(error)}); replace the file.") from error
 
 
 def _decoded_rows(page: Any, part: Part) -> NDArray[Any]:  # noqa: ANN401

@@ -49,13 +49,15 @@ def read_stored(path: str, parts: list[Part]) -> Iterator[NDArray[Any]]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
+    name = path
     try:
         for part in parts:
+            name = part.plane.name
             check_unchanged(descriptor, part.plane)
             yield _stored_rows(descriptor, part)
             check_unchanged(descriptor, part.plane)
     except (OSError, Unreadable) as error:
-        raise SourceError(f"{path} cannot be read ({str(error).rstrip('.')}); replace the file.") from error
+        raise SourceError(f"{name} cannot be read ({str(error).rstrip('.')}); replace the file.") from error
     finally:
         os.close(descriptor)
 

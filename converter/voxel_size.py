@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from converter.metadata import CENTIMETRE, INCH, Metadata
+from converter.view import View
 from precomputed_server.errors import InvalidInput
 
 AXES = ("x", "y", "z")
@@ -56,6 +57,11 @@ class VoxelSize:
         x, y, z = self.micrometres
         return x * 1000, y * 1000, z * 1000
 
+    def seen(self, view: View) -> VoxelSize:
+        """The edges along the axes of the dataset that a view makes of the stack."""
+        x, y, z = (self.source[axis] for axis in view.order)
+        return VoxelSize(view.permuted_edges(self.micrometres), (x, y, z))
+
     def to_json(self) -> dict[str, Any]:
         """The `voxel_size` of a dataset's record."""
         return {"micrometres": [float(edge) for edge in self.micrometres], "source": list(self.source)}
@@ -90,6 +96,17 @@ def voxel_size(metadata: Metadata, given: Edges, assumed: Edges = (None, None, N
 
     Raises InvalidInput, with what was found and what to type, when an edge is still missing.
     """
+    chosen, remarks = known_edges(metadata, given, assumed)
+    if len(chosen) < len(AXES):
+        raise InvalidInput(_incomplete(chosen, remarks))
+    (x, y, z) = (chosen[axis] for axis in AXES)
+    return VoxelSize((x[0], y[0], z[0]), (x[1], y[1], z[1]))
+
+
+def known_edges(
+    metadata: Metadata, given: Edges, assumed: Edges = (None, None, None)
+) -> tuple[dict[str, tuple[Fraction, str]], tuple[str, ...]]:
+    """The edges in micrometres that are known, by axis, with their source; and remarks on what could not be used."""
     found = _found(metadata)
     chosen: dict[str, tuple[Fraction, str]] = {}
     for axis, wanted, fallback in zip(AXES, given, assumed, strict=True):
@@ -99,10 +116,7 @@ def voxel_size(metadata: Metadata, given: Edges, assumed: Edges = (None, None, N
             chosen[axis] = found.edges[axis]
         elif fallback is not None:
             chosen[axis] = (fallback, ASSUMED)
-    if len(chosen) < len(AXES):
-        raise InvalidInput(_incomplete(chosen, found.remarks))
-    (x, y, z) = (chosen[axis] for axis in AXES)
-    return VoxelSize((x[0], y[0], z[0]), (x[1], y[1], z[1]))
+    return chosen, found.remarks
 
 
 def _edge(part: str, text: str) -> Fraction:

@@ -26,6 +26,7 @@ _DONE_WRONG, _ASKED_WRONG = 1, 2
 _ELSEWHERE = {
     "annotations": "annotation_store.cli:annotation_commands",
     "convert": "converter.cli:convert",
+    "inspect": "converter.cli_inspect:inspect",
     "selftest": "precomputed_server.selftest.cli:selftest",
 }
 """Commands by the module that has them, imported when they are called: each starts as fast as its own package."""
@@ -60,6 +61,7 @@ def main(context: click.Context) -> None:
 
     \b
     precomputed demo                          a made-up dataset, served on this machine
+    precomputed inspect planes/               what a TIFF stack was understood to be
     precomputed convert planes/ /data/brain   a TIFF stack becomes a dataset
     precomputed serve /data                   every dataset beneath /data, for Neuroglancer and NeuroTrALE
     precomputed annotations history /data/brain     who changed which annotation and when
