@@ -158,7 +158,8 @@ def _stack(acquisition: Acquisition, options: ConvertOptions) -> Stack:
 
 def _estimated(source: StackSource, edges: Mapping[str, Known], options: ConvertOptions) -> Estimate:
     x, y, z = (edges[axis][0] if axis in edges else Fraction(1) for axis in "xyz")
-    pyramid = levels(source.size, source.view.permuted_edges((x, y, z)), options.pyramid)
+    edges_um = source.view.permuted_edges((x, y, z))
+    pyramid = levels(source.size, edges_um, options.pyramid, source.bounds.start)
     return estimate(source, pyramid, options.processes)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from precomputed_server.errors import InvalidInput
-from precomputed_server.format.geometry import Vector, ceil_divide, multiply
+from precomputed_server.format.geometry import Box, Vector, ceil_divide, multiply
 from precomputed_server.format.info import VOLUME_MARK, ScaleInfo, VolumeInfo
 from precomputed_server.format.names import scale_key
 
@@ -36,21 +36,23 @@ class PyramidOptions:
             )
 
 
-def factors(size: Vector, edges: Edges, options: PyramidOptions) -> list[Vector]:
+def factors(size: Vector, edges: Edges, options: PyramidOptions, offset: Vector = (0, 0, 0)) -> list[Vector]:
     """The factor x, y, z of each level from full resolution, finest first.
 
-    `size` is in voxels, `edges` are those of a voxel in any unit.
+    `size` and `offset` are in voxels, `edges` are those of a voxel in any unit.
     """
+    bounds = _bounds(size, offset)
     factor: Vector = (1, 1, 1)
     result = [factor]
     while len(result) < (options.levels or MAXIMUM_LEVELS):
-        level = ceil_divide(size, factor)
+        level = bounds.covered_by(factor).size
         if options.levels is None and _fits(level, options.chunk_size):
             break
         step = options.downsample or automatic_step(level, _scaled(edges, factor))
-        if step == (1, 1, 1) or (options.levels is None and ceil_divide(level, step) == level):
+        coarser = multiply(factor, step)
+        if step == (1, 1, 1) or (options.levels is None and bounds.covered_by(coarser).size == level):
             break
-        factor = multiply(factor, step)
+        factor = coarser
         result.append(factor)
     return result
 
@@ -73,14 +75,20 @@ class Level:
     step: Vector
 
 
-def levels(size: Vector, edges_nm: Edges, options: PyramidOptions) -> tuple[Level, ...]:
-    """The levels of a volume of `size` voxels whose voxels have `edges_nm`, finest first."""
+def levels(size: Vector, edges_nm: Edges, options: PyramidOptions, offset: Vector = (0, 0, 0)) -> tuple[Level, ...]:
+    """The levels of a volume of `size` voxels whose voxels have `edges_nm`, finest first.
+
+    `offset` is the volume's `voxel_offset`. The levels lie on one grid, that of a volume that begins at voxel 0: voxel
+    i of a level covers the voxels i · factor up to (i + 1) · factor, so its offset rounds down and its end up.
+    """
     result: list[Level] = []
     previous: Vector = (1, 1, 1)
-    for factor in factors(size, edges_nm, options):
+    for factor in factors(size, edges_nm, options, offset):
+        covered = _bounds(size, offset).covered_by(factor)
         scale = ScaleInfo(
             key=scale_key(factor),
-            size=ceil_divide(size, factor),
+            size=covered.size,
+            voxel_offset=covered.start,
             resolution_nm=_floats(_scaled(edges_nm, factor)),
             chunk_sizes=(options.chunk_size,),
         )
@@ -92,6 +100,10 @@ def levels(size: Vector, edges_nm: Edges, options: PyramidOptions) -> tuple[Leve
 def volume_info(scales: tuple[ScaleInfo, ...], data_type: str, num_channels: int, volume_type: str) -> VolumeInfo:
     """The `info` of a volume."""
     return VolumeInfo(data_type, num_channels, scales, volume_type, {"@type": VOLUME_MARK})
+
+
+def _bounds(size: Vector, offset: Vector) -> Box:
+    return Box(offset, (offset[0] + size[0], offset[1] + size[1], offset[2] + size[2]))
 
 
 def _fits(size: Vector, chunk_size: Vector) -> bool:

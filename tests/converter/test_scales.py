@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.scales import MAXIMUM_LEVELS, PyramidOptions, levels
+from converter.scales import MAXIMUM_LEVELS, Edges, PyramidOptions, levels
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
 
@@ -77,3 +77,20 @@ def test_sizes_round_up_and_resolutions_are_exact(size: Vector, edges: tuple[Fra
 def test_impossible_pyramids_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(InvalidInput):
         PyramidOptions(**options)  # type: ignore[arg-type]
+
+
+OFFSETS = st.tuples(*[st.integers(0, 5000)] * 3)
+
+
+@given(LENGTHS, OFFSETS, EDGES)
+def test_levels_of_a_part_lie_on_the_grid_of_the_whole(size: Vector, offset: Vector, edges: Edges) -> None:
+    made = levels(size, edges, PyramidOptions(), offset)
+    assert made[0].scale.voxel_offset == offset
+    assert made[0].scale.size == size
+    for level in made:
+        bounds = level.scale.bounds
+        factor = [round(float(a) / float(b)) for a, b in zip(level.scale.resolution_nm, edges, strict=True)]
+        for axis in range(3):
+            first, last = offset[axis], offset[axis] + size[axis] - 1
+            assert bounds.start[axis] == first // factor[axis]
+            assert bounds.stop[axis] == last // factor[axis] + 1
