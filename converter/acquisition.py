@@ -54,9 +54,12 @@ class Stack:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is taken of an acquisition: channels by name or index, in this order (none: all), a time, a position."""
+    """What is taken of an acquisition: channels by name or index, in this order (none: all), a time, a position.
 
-    channels: tuple[str, ...] = ()
+    A text is a name first, then an index; a number is an index.
+    """
+
+    channels: tuple[str | int, ...] = ()
     time: str | None = None
     position: str | None = None
 
@@ -218,12 +221,14 @@ def _runs(channels: Sequence[int], samples: int) -> list[tuple[int, tuple[int, .
     return runs
 
 
-def _chosen(labels: Sequence[Label], wanted: str, called: str) -> int:
-    """A label by its name, or by its number, else by its index."""
+def _chosen(labels: Sequence[Label], wanted: str | int, called: str) -> int:
+    """The index of a label by its name, with or without leading zeros, else by its index; raises InvalidInput."""
+    if isinstance(wanted, int):
+        return wanted
     texts = [str(label) for label in labels]
-    for candidates in ([wanted], [wanted.lstrip("0") or "0"]):
-        if candidates[0] in texts:
-            return texts.index(candidates[0])
+    for spelling in (wanted, wanted.lstrip("0") or "0"):
+        if spelling in texts:
+            return texts.index(spelling)
     if wanted.isascii() and wanted.isdigit() and int(wanted) < len(labels) and not _all_numbers(labels):
         return int(wanted)
     named = _listed(labels)
