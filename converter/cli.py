@@ -11,11 +11,13 @@ from typing import Any
 
 import click
 
+from converter.cli_source import taken_source_options, with_source_options
 from converter.convert import convert as convert_stack
 from converter.destination import KEEP, TRANSFORM
 from converter.downsample import METHODS
 from converter.options import ConvertOptions, Summary
 from converter.progress import progress_on
+from converter.split import convert_split
 from converter.swap import TransformAnnotations
 from converter.tasks import BLANK, FAIL, SKIP
 from converter.voxel_size import ASSUMED, parse_edges
@@ -100,6 +102,8 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.argument("paths", nargs=-1, metavar="SOURCE... DEST")
 @_with_options
+@with_source_options
+@click.option("--split-channels", is_flag=True, help="Make each channel a layer of its own: DEST/NAME.")
 @click.pass_context
 def convert(context: click.Context, /, paths: tuple[str, ...], **values: Any) -> None:
     """Convert the TIFF stack SOURCE into the dataset DEST.
@@ -111,6 +115,7 @@ def convert(context: click.Context, /, paths: tuple[str, ...], **values: Any) ->
     precomputed convert planes/ /data/brain --voxel-size 0.65,0.65,2
     precomputed convert 'planes/*.tif' /data/brain --voxel-size ,,2
     precomputed convert labels.tif /data/cells --segmentation --voxel-size 1,1,1
+    precomputed convert raw/ /data/brain --pattern 'img_{c}_t{t}_z{z}.tif' --time 3 --channel GFP
     """
     if len(paths) < 2:
         raise click.UsageError("Name the stack and where to write the dataset: precomputed convert SOURCE... DEST.")
@@ -122,11 +127,21 @@ def convert(context: click.Context, /, paths: tuple[str, ...], **values: Any) ->
         del values["voxel_size"]
     else:
         values["voxel_size"] = parse_edges(values["voxel_size"])
-    options = ConvertOptions(**values)
+    split = values.pop("split_channels")
+    source_options = taken_source_options(values)
+    options = ConvertOptions(**values, source=source_options)
     transform: TransformAnnotations | None = context.obj  # from the program that knows annotations
-    with progress_on() as progress:
-        summary = convert_stack(source, dest, options, progress, transform)
-    _report(summary)
+
+    def converted(path: Path, chosen: ConvertOptions) -> Summary:
+        with progress_on() as progress:
+            summary = convert_stack(source, path, chosen, progress, transform)
+        _report(summary)
+        return summary
+
+    if split:
+        convert_split(source, dest, options, converted)
+    else:
+        converted(dest, options)
 
 
 @click.command("precomputed-tif", context_settings={"help_option_names": ["-h", "--help"]})

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from converter.build import Build, Plan, make_plan
-from converter.data_type import stored_type
 from converter.destination import (
     Destination,
     Existing,
@@ -37,13 +36,12 @@ from converter.provenance import (
 from converter.results import Found, gather, write_manifest
 from converter.scales import Level, levels, volume_info
 from converter.source import read_stack
-from converter.stack_source import StackSource
+from converter.stack_source import StackSource, stack_source
 from converter.staging import check_space, kept_if_worthwhile, note_files, staging_for
 from converter.statistics import row_stride
 from converter.swap import SwapPlan, TransformAnnotations, begin_swap, interrupted_swap, roll_forward
 from converter.target import Target
 from converter.tasks import Volume
-from converter.view import View
 from converter.voxel_size import VoxelSize, voxel_size
 from converter.writers import Voxels, Writer, writer
 from precomputed_server.errors import InvalidInput
@@ -152,18 +150,17 @@ def was_made_of(dataset: Path, source: str, options: ConvertOptions) -> bool:
 def _prepare(sources: tuple[str, ...], options: ConvertOptions) -> _Conversion:
     """Read and check the source; nothing is written."""
     began = time.time()
-    stack = read_stack(sources)
-    size = voxel_size(stack.metadata, options.voxel_size, options.assumed_voxel_size)
-    dtype = stored_type(stack.dtype, options.dtype, options.segmentation)
+    stack = read_stack(sources, options.source)
+    size = voxel_size(stack.metadata, options.voxel_size, options.assumed_voxel_size).seen(options.source.view)
+    source = stack_source(stack, options.source, options.dtype, options.segmentation)
     if options.segmentation and stack.num_channels > 1:
         raise InvalidInput(
             f"Labels have one channel and {sources[0]} has {stack.num_channels}; leave --segmentation out."
         )
-    source = StackSource(stack, View(), dtype)
-    voxels = source.bounds.voxels
-    volume = Volume(dtype, stack.num_channels, options.segmentation, options.method, row_stride(voxels))
-    pyramid = levels(stack.size, size.nanometres, options.pyramid)
-    chosen = writer(options.output, Voxels(dtype, stack.num_channels, options.chunk_size))
+    bounds = source.bounds
+    volume = Volume(source.dtype, stack.num_channels, options.segmentation, options.method, row_stride(bounds.voxels))
+    pyramid = levels(source.size, size.nanometres, options.pyramid, bounds.start)
+    chosen = writer(options.output, Voxels(source.dtype, stack.num_channels, options.chunk_size))
     files = {plane.path: plane.version for pages in stack.planes for plane in pages}
     return _Conversion(Origin(sources, options, files, size, began), source, volume, pyramid, chosen)
 
@@ -255,8 +252,8 @@ def _files(conversion: _Conversion, found: Found, destination: Destination) -> d
 def _new_files(conversion: _Conversion, destination: Destination) -> dict[str, str]:
     """The files that are somebody's own as soon as they exist."""
     return {
-        RECORD: dataset_record(conversion.origin, _name(destination)),
-        _BLOCKS: _block_info(conversion.options.annotation_block or conversion.source.size),
+        RECORD: dataset_record(conversion.origin, _name(destination), conversion.source.stack.channels),
+        _BLOCKS: _block_info(conversion.options.annotation_block or conversion.source.bounds.stop),
     }
 
 
@@ -272,7 +269,7 @@ def _replaced_blocks(conversion: _Conversion, destination: Destination, existing
     asked = conversion.options.annotation_block
     path = destination.path / _BLOCKS
     old = path.read_text() if path.exists() else None
-    new = _block_info(asked or conversion.source.size)
+    new = _block_info(asked or conversion.source.bounds.stop)
     if old is None or old == new:
         return {}
     if has_annotations(destination):
@@ -282,7 +279,7 @@ def _replaced_blocks(conversion: _Conversion, destination: Destination, existing
                 "--annotation-block out to keep them."
             )
         return {}
-    ours = existing.info is not None and old == _block_info(existing.info.scales[0].size)
+    ours = existing.info is not None and old == _block_info(existing.info.scales[0].bounds.stop)
     return {_BLOCKS: new} if ours or asked is not None else {}
 
 

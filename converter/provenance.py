@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import precomputed_server
+from converter.channels import Channel
 from converter.options import ConvertOptions
 from converter.plane import FileVersion
 from converter.voxel_size import VoxelSize
@@ -50,10 +51,10 @@ def conversion_record(origin: Origin, keys: Sequence[str], files: Sequence[str])
     return _text({"format": 1, **written, **origin.request, "voxel_size": origin.voxel_size.to_json()})
 
 
-def dataset_record(origin: Origin, title: str) -> str:
+def dataset_record(origin: Origin, title: str, channels: Sequence[Channel]) -> str:
     """The text of a new `dataset.json`."""
     record = {"format": 1, "id": uuid.uuid4().hex, "title": title, "voxel_size": origin.voxel_size.to_json()}
-    return _text(record)
+    return _text({**record, "channels": [channel.to_json() for channel in channels]})
 
 
 def provenance(origin: Origin, unreadable: Sequence[str]) -> str:
