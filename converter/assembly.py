@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from converter.acquisition import FILE_NAME, FILE_ORDER, Acquisition
 from converter.axes import Axes, Pages, page_places
-from converter.channels import Channel, combined, imagej_colors, rgb_channels
+from converter.channels import Channel, imagej_colors, named_channels, rgb_channels
 from converter.metadata import Metadata
 from converter.ome import Ome, OmePixels, ome_pages, page_counts
 from converter.place import Axis, Label, Place, label_key
@@ -46,7 +46,7 @@ def assembled(name: str, files: Sequence[SourceFile], named: Sequence[str], give
     entries: list[_Entry] = []
     origins: dict[str, str] = {}
     for number, file in enumerate(files):
-        pages = _pages(file, given if given is not None or not named else None)
+        pages = _pages(file, given)
         origins = origins or {letter.lower(): pages.axes.origin for letter, _ in pages.axes.dimensions}
         entries += _entries(file, pages, named, number)
     axes = {axis: _axis(axis, entries, named, origins, len(files)) for axis in "ptcz"}
@@ -62,8 +62,7 @@ def assembled(name: str, files: Sequence[SourceFile], named: Sequence[str], give
     first = files[0].content
     samples = first.planes[0].file_samples
     inside = inner_channels(first.metadata, samples, len({entry.c[1] for entry in entries}))
-    names = list(dict.fromkeys(str(label) for label, _ in at["c"]))
-    channels = combined(names, inside)
+    channels = named_channels(list(at["c"]), inside, samples)
     return Acquisition(name, planes, axes, (lengths,) * len(at["p"]), samples, channels, first.metadata, duplicates)
 
 
@@ -112,7 +111,8 @@ def _pages(file: SourceFile, given: Axes | None) -> Pages:
     content, path = file.content, file.path
     samples = content.planes[0].file_samples
     ome = content.metadata.ome
-    if given is not None or ome is None or not ome.images:
+    if given is not None or ome is None or not ome.images or len(ome.others) > 1:
+        # the metadata of a set is about other files too; what their names say was preferred
         return page_places(content.metadata, len(content.planes), samples, path, given)
     numbers = {plane.page: index for index, plane in enumerate(content.planes)}
     places: list[Place | None] = [None] * len(content.planes)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from converter.place import Label
+
 _RGB = (("red", "#ff0000"), ("green", "#00ff00"), ("blue", "#0000ff"))
 
 
@@ -47,14 +49,19 @@ def rgb_channels() -> list[Channel]:
     return [Channel(name, color) for name, color in _RGB]
 
 
-def combined(named: Sequence[str], inside: Sequence[Channel]) -> tuple[Channel, ...]:
-    """The channels of files of several names, each with the channels that a file has inside, in this order."""
-    if not any(named):
-        return tuple(inside)
-    if len(inside) == 1:
-        return tuple(Channel(name, inside[0].color if len(named) == 1 else None) for name in named)
-    return tuple(
-        Channel(f"{name} {channel.name or index}".strip(), channel.color)
-        for name in named
-        for index, channel in enumerate(inside)
-    )
+def named_channels(pages: Sequence[tuple[Label, int]], inside: Sequence[Channel], samples: int) -> tuple[Channel, ...]:
+    """The channels of pages, each told by what its file's name says and its place inside the file.
+
+    `inside` describes the channels that a file has inside: `samples` for each of its pages.
+    """
+    alone = len({page for _, page in pages}) * samples == 1
+    found = []
+    for label, page in pages:
+        for index in range(page * samples, (page + 1) * samples):
+            known = inside[index] if index < len(inside) else Channel()
+            if alone:
+                found.append(Channel(str(label) or known.name, known.color if len(pages) == 1 else None))
+            else:
+                name = f"{label} {known.name or index}" if label != "" else known.name
+                found.append(Channel(name, known.color))
+    return tuple(found)

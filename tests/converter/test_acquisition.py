@@ -219,6 +219,16 @@ def test_samples_and_pages_are_both_channels(tmp_path: Path) -> None:
         np.testing.assert_array_equal(made, block(c=wanted)[0, 0])
 
 
+def test_files_may_have_different_numbers_of_channels(tmp_path: Path) -> None:
+    for c, inside in (("a", 1), ("b", 2)):
+        pages = block(t=[ord(c) - 97], c=range(inside), z=range(3))[0, 0].transpose(1, 0, 2, 3)
+        tifffile.imwrite(tmp_path / f"{c}.tif", pages, imagej=True, metadata={"axes": "ZCYX"})
+    assert [channel.name for channel in stack(tmp_path, pattern="{c}.tif").channels] == ["a 0", "b 0", "b 1"]
+    made = voxels(tmp_path, pattern="{c}.tif", channel=["b 1", "a 0"])
+    np.testing.assert_array_equal(made[0], block(t=[1], c=[1], z=range(3))[0, 0, 0])
+    np.testing.assert_array_equal(made[1], block(z=range(3))[0, 0, 0])
+
+
 def test_colours_are_channels_with_names(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((8, 8, 3), np.uint8), photometric="rgb", metadata=None)
     chosen = stack(tmp_path / "rgb.tif", channel=["green", "0"])

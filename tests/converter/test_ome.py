@@ -129,6 +129,13 @@ def test_a_set_of_files_is_found_by_any_of_them(tmp_path: Path) -> None:
         np.testing.assert_array_equal(voxels(source), EXPECTED)
 
 
+def test_file_names_are_preferred_to_the_metadata_of_a_set(tmp_path: Path) -> None:
+    _several(tmp_path / "set", ["b.ome.tif", "a.ome.tif"])
+    chosen = stack(tmp_path / "set", pattern="{c}.ome.tif")
+    assert [channel.name for channel in chosen.channels] == ["a", "b"]
+    np.testing.assert_array_equal(voxels(tmp_path / "set", pattern="{c}.ome.tif"), EXPECTED[::-1])
+
+
 def test_files_of_a_set_that_were_renamed_are_found_by_their_identity(tmp_path: Path) -> None:
     paths = _several(tmp_path / "set", ["a.ome.tif", "b.ome.tif"], written=["y.tif", "x.tif"])
     np.testing.assert_array_equal(voxels(tmp_path / "set"), EXPECTED)
