@@ -54,6 +54,14 @@ def test_directories_in_the_pattern(tmp_path: Path) -> None:
         stack(tmp_path, pattern=pattern, channel=["0"])
 
 
+def test_an_axis_may_be_in_the_pattern_twice(tmp_path: Path) -> None:
+    _named(tmp_path, "c{c}/c{c}_z{z}.tif", [0, 1], [0], [1, 2])
+    np.testing.assert_array_equal(voxels(tmp_path, pattern="c{c}/c{c}_z{z}.tif"), block(c=[0, 1], z=[1, 2])[0, 0])
+    write_pages(tmp_path / "c0" / "c1_z3.tif", [plane()])
+    with pytest.raises(SourceError, match=r"c0/c1_z3\.tif does not match"):
+        stack(tmp_path, pattern="c{c}/c{c}_z{z}.tif")
+
+
 def test_pages_run_through_what_the_name_does_not_say(tmp_path: Path) -> None:
     for c, t in itertools.product(range(2), range(2)):
         write_pages(tmp_path / f"c{c}_t{t}.tif", block(t=[t], c=[c], z=range(5))[0, 0, 0])
@@ -217,6 +225,7 @@ def test_samples_and_pages_are_both_channels(tmp_path: Path) -> None:
     for wanted in ([3], [1], [3, 2], [2, 0, 3], [0, 1, 2, 3]):
         made = voxels(tmp_path, pattern="{c}.tif", channel=[str(channel) for channel in wanted])
         np.testing.assert_array_equal(made, block(c=wanted)[0, 0])
+    assert len(stack(tmp_path, pattern="{c}.tif", channel=["3", "2", "0"]).planes[0]) == 2  # each page is read once
 
 
 def test_files_may_have_different_numbers_of_channels(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import pytest
 import tifffile
 from click.testing import CliRunner, Result
 
+from converter import convert
 from converter.cli_inspect import inspect
 from precomputed_server.errors import SourceError
 from tests.converter.acquisitions import plane, write_pages
-from tests.converter.stacks import SHARED_DATA, volume, write_planes
+from tests.converter.stacks import SHARED_DATA, options, volume, write_planes
 
 PATTERN = "img_{c}_t{t}_z{z}.tif"
 
@@ -109,6 +110,16 @@ def test_what_lacks_what_is_there_twice_and_what_is_damaged_is_told(acquired: Pa
     assert found["missing_count"] == 2
     assert len(found["duplicates"]) == 1
     assert len(found["unreadable"]) == 1
+
+
+def test_the_estimate_is_near_to_what_is_written(tmp_path: Path) -> None:
+    source = write_planes(tmp_path / "planes", volume(200, 150, 70) % 1000)
+    estimated = _json(source, "--voxel-size", "1,1,1", "--jobs", "1")["estimate"]
+    summary = convert(str(source), tmp_path / "made", options())
+    assert estimated["deflated_bytes"] == pytest.approx(summary.bytes, rel=0.1)
+    convert(str(source), tmp_path / "raw", options(format="raw"))
+    stored = sum(path.stat().st_size for path in (tmp_path / "raw").glob("*_*_*/*"))
+    assert estimated["raw_bytes"] == stored
 
 
 def test_numbers_that_lack_without_a_pattern_are_a_note(tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ def test_a_single_file_that_was_renamed_is_its_own(tmp_path: Path) -> None:
     data = '<TiffData IFD="0" PlaneCount="3"><UUID FileName="old.ome.tif">urn:uuid:7</UUID></TiffData>'
     source = write_pages(tmp_path / "new.tif", block(z=range(3))[0, 0, 0], ome_xml({"SizeZ": 3}, data, "urn:uuid:7"))
     np.testing.assert_array_equal(voxels(source), block(z=range(3))[0, 0])
+    write_pages(tmp_path / "old.ome.tif", [plane(t=5)] * 3)
+    np.testing.assert_array_equal(voxels(source), block(z=range(3))[0, 0])
 
 
 def test_a_file_of_a_set_that_lacks_is_named(tmp_path: Path) -> None:
@@ -169,11 +171,20 @@ def test_a_file_that_is_none_of_the_set_is_named(tmp_path: Path) -> None:
 
 def test_a_name_in_the_metadata_leads_nowhere_else(tmp_path: Path) -> None:
     _several(tmp_path, ["secret.tif", "other.tif"])
-    (tmp_path / "set").mkdir()
-    data = '<TiffData IFD="0" PlaneCount="3"><UUID FileName="../secret.tif">urn:uuid:0</UUID></TiffData>'
-    source = write_pages(tmp_path / "set" / "a.ome.tif", [plane()] * 3, ome_xml({"SizeZ": 3}, data, "urn:uuid:9"))
-    with pytest.raises(SourceError, match="holds 3 pages, of which its OME metadata names 0"):
+    data = (
+        '<TiffData IFD="0" PlaneCount="1"/>'
+        '<TiffData IFD="0" FirstZ="1" PlaneCount="2"><UUID FileName="../secret.tif">urn:uuid:0</UUID></TiffData>'
+    )
+    source = write_pages(tmp_path / "set" / "a.ome.tif", [plane()], ome_xml({"SizeZ": 3}, data, "urn:uuid:9"))
+    with pytest.raises(SourceError, match=r"lacks z = 1–2, which should be in .*set/secret\.tif; copy"):
         stack(source)
+
+
+def test_each_file_of_several_has_to_know_its_pages(tmp_path: Path) -> None:
+    for z in range(2):
+        write_pages(tmp_path / f"{z}.ome.tif", [plane(), plane()], ome_xml({"SizeZ": 1}))
+    with pytest.raises(SourceError, match=r"0\.ome\.tif holds 2 pages, of which its OME metadata names 1"):
+        stack(tmp_path)
 
 
 def test_planes_that_each_describe_only_themselves_are_a_stack(tmp_path: Path) -> None:

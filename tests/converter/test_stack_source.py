@@ -14,6 +14,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 
 from converter.source import read_stack
+from converter.source_options import source_options
 from converter.stack_source import StackSource
 from converter.view import View
 from converter.window import Window, windowed
@@ -97,6 +98,21 @@ def test_it_says_what_is_decoded_together(tmp_path: Path, storage: str, grain: V
     columns = -(-1 // grain[0]) * grain[0]
     assert source.decoded_bytes(Box((0, 0, 0), (1, 1, 3))) == 3 * 2 * rows * columns
     assert source.decoded_bytes(source.bounds) == 3 * 2 * 37 * 45
+
+
+def test_pages_of_several_samples_follow_each_other(tmp_path: Path) -> None:
+    voxels = np.stack([volume(20, 10, 3, seed=channel) for channel in range(4)])
+    for z in range(3):
+        for page in range(2):
+            pixels = voxels[2 * page : 2 * page + 2, z]
+            path = tmp_path / f"c{page}_z{z}.tif"
+            tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="separate", metadata=None)
+    stack = read_stack(str(tmp_path), source_options(pattern="c{c}_z{z}.tif"))
+    source = StackSource(stack, View(), np.dtype("uint16"))
+    np.testing.assert_array_equal(source.read(source.bounds), voxels)
+    one = Box((3, 2, 2), (9, 7, 3))
+    of_a_part = source.part(Box((0, 0, 1), (20, 10, 3))).part(one)
+    np.testing.assert_array_equal(of_a_part.read(one), cut(voxels, one))
 
 
 def test_a_window_is_applied_to_what_is_read(tmp_path: Path) -> None:
