@@ -70,7 +70,7 @@ class Acquisition:
 
     `lengths` are how many times, pages of channels and z each position has. A page has `samples` channels, `channels`
     describes them all: those of the first page of a z, then those of the next. `elsewhere` names the files in which
-    absent planes should be; `unreadable` are sentences about files.
+    absent planes should be; `unreadable` are sentences about files, whose planes are taken to be like the others.
     """
 
     name: str
@@ -132,18 +132,18 @@ class Acquisition:
         shown = [self._described(group, labels) for group, labels in list(groups.items())[:4]]
         return "; ".join(shown) + (f"; and {len(groups) - 4} more" if len(groups) > 4 else "")
 
-    def select(self, choice: Choice) -> Stack:
+    def select(self, choice: Choice, *, tolerant: bool = False) -> Stack:
         """The stack of the chosen channels, time and position.
 
         Raises InvalidInput for what cannot be chosen, SourceError naming the first file that is unreadable or
-        different, and planes that lack or are there twice.
+        different, and planes that lack or are there twice. A `tolerant` caller gets planes that cannot be read.
         """
-        if self.unreadable:
+        if self.unreadable and not tolerant:
             raise SourceError(self.unreadable[0])
         position, time = self.chosen_one("p", choice.position), self.chosen_one("t", choice.time)
         channels = self.chosen_channels(choice)
         pages = sorted({channel // self.samples for channel in channels})
-        self._check_places(position, time, pages)
+        self._check_places(position, time, pages, tolerant)
         planes = tuple(
             tuple(
                 self._page(Place(position, time, page, z), samples) for page, samples in _runs(channels, self.samples)
@@ -154,23 +154,33 @@ class Acquisition:
             check_alike(plane, planes[0][0])
         return Stack(planes, self.metadata, tuple(self.channels[channel] for channel in channels))
 
-    def _check_places(self, position: int, time: int, pages: Sequence[int]) -> None:
+    def _check_places(self, position: int, time: int, pages: Sequence[int], tolerant: bool) -> None:
         for place, several in self.duplicates.items():
             if place[:2] == (position, time) and place.c in pages:
                 raise SourceError(
                     f"{several[0].name} and {several[1].name} are both {self.described([place])}; move one away."
                 )
-        if missing := self.missing(position, time, pages):
-            of = self.elsewhere.get(missing[0])
-            where = f", which should be in {of}" if of else ""
-            raise SourceError(f"{self.name} lacks {self.described(missing)}{where}; copy what is missing.")
+        missing = self.missing(position, time, pages)
+        if missing and not tolerant:
+            raise SourceError(self._lacking(missing))
         if gaps := self.axes["z"].gaps:
             raise SourceError(
                 f"{self.name} has no file with z = {abbreviated(gaps)}; copy what is missing, or number the files anew."
             )
 
+    def _lacking(self, missing: Sequence[Place]) -> str:
+        of = self.elsewhere.get(missing[0])
+        where = f", which should be in {of}" if of else ""
+        return f"{self.name} lacks {self.described(missing)}{where}; copy what is missing."
+
+    def _stand_in(self, place: Place) -> Plane:
+        """A plane like the others for a place that has none."""
+        example = next(iter(self.planes.values()))
+        where = self.elsewhere.get(place, self.name)
+        return replace(example, path=where, version=None, unreadable=self._lacking([place]))
+
     def _page(self, place: Place, samples: tuple[int, ...]) -> Plane:
-        plane = self.planes[place]
+        plane = self.planes.get(place) or self._stand_in(place)
         if samples == tuple(range(plane.shape[0])):
             return plane
         return replace(plane, shape=(len(samples), *plane.shape[1:]), samples=samples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from converter.acquisition import FILE_NAME, FILE_ORDER, Acquisition
 from converter.axes import Axes, Pages, page_places
@@ -21,11 +21,15 @@ Double = tuple[Label, int]
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of a source: its content, and what its name says, by axis letter."""
+    """A file of a source: its content, and what its name says, by axis letter.
+
+    A file that is `unreadable`, for the reason given, is taken to hold what another one holds.
+    """
 
     path: str
     content: TiffContent
     labels: Mapping[str, Label]
+    unreadable: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def assembled(name: str, files: Sequence[SourceFile], named: Sequence[str], give
     """
     entries: list[_Entry] = []
     origins: dict[str, str] = {}
-    for number, file in enumerate(files):
+    for number, file in enumerate(map(_stood_in, files)):
         pages = _pages(file, given)
         origins = origins or {letter.lower(): pages.axes.origin for letter, _ in pages.axes.dimensions}
         entries += _entries(file, pages, named, number)
@@ -130,6 +134,14 @@ def check_all_named(path: str, pages: int, named: int) -> None:
         raise SourceError(
             f"{path} holds {pages} pages, of which its OME metadata names {named}; say with --axes what the pages are."
         )
+
+
+def _stood_in(file: SourceFile) -> SourceFile:
+    """The file with the planes that an unreadable one should have."""
+    if not file.unreadable:
+        return file
+    planes = (replace(plane, path=file.path, version=None, unreadable=file.unreadable) for plane in file.content.planes)
+    return replace(file, content=replace(file.content, planes=tuple(planes)))
 
 
 def _entries(file: SourceFile, pages: Pages, named: Sequence[str], number: int) -> list[_Entry]:

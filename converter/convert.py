@@ -41,7 +41,7 @@ from converter.staging import check_space, kept_if_worthwhile, note_files, stagi
 from converter.statistics import row_stride
 from converter.swap import SwapPlan, TransformAnnotations, begin_swap, interrupted_swap, roll_forward
 from converter.target import Target
-from converter.tasks import Volume
+from converter.tasks import FAIL, Volume
 from converter.voxel_size import VoxelSize, voxel_size
 from converter.writers import Voxels, Writer, writer
 from precomputed_server.errors import InvalidInput
@@ -150,7 +150,7 @@ def was_made_of(dataset: Path, source: str, options: ConvertOptions) -> bool:
 def _prepare(sources: tuple[str, ...], options: ConvertOptions) -> _Conversion:
     """Read and check the source; nothing is written."""
     began = time.time()
-    stack = read_stack(sources, options.source)
+    stack = read_stack(sources, options.source, tolerant=options.on_error != FAIL)
     size = voxel_size(stack.metadata, options.voxel_size, options.assumed_voxel_size).seen(options.source.view)
     source = stack_source(stack, options.source, options.dtype, options.segmentation)
     if options.segmentation and stack.num_channels > 1:

@@ -20,7 +20,9 @@ def check_expected(acquisition: Acquisition, expected: Sequence[tuple[str, int]]
     ]
     missing = acquisition.all_missing()
     if missing:
-        wrong.append(f"{len(missing)} planes lack: {acquisition.described(missing)}")
+        wrong.append(
+            f"{len(missing)} plane{'s lack' if len(missing) > 1 else ' lacks'}: {acquisition.described(missing)}"
+        )
     wrong += acquisition.unreadable
     if wrong:
         raise SourceError(f"{acquisition.name} is not what --expect says: {'; '.join(wrong).rstrip('.')}.")

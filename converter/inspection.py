@@ -121,7 +121,7 @@ def inspect_source(source: Sequence[str] | str, options: ConvertOptions) -> Insp
         acquisition,
         (columns, rows),
         planes[0].dtype.name,
-        Counter(plane.storage for plane in planes),
+        Counter(plane.storage for plane in planes if not plane.unreadable),
         edges,
         (*voxel_remarks, *remarks(acquisition)),
         tuple(problems),

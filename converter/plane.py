@@ -24,7 +24,8 @@ class Plane:
     when they lie there uncompressed and in one piece, else None. `segment_rows` by `segment_columns` pixels are decoded
     together, and doing so takes at most `segment_bytes` beside the pixels that are asked for. `file_samples` is how
     many samples the file keeps for a pixel, `samples` which of them the plane has (None: all). `version` is that of
-    the file when its header was read.
+    the file when its header was read. `unreadable` is the sentence that reading the plane raises, where that is known
+    beforehand: its file is damaged, or not there.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Plane:
     samples: tuple[int, ...] | None = None
     version: FileVersion | None = None
     storage: str = ""
+    unreadable: str = ""
 
     @property
     def name(self) -> str:

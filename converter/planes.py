@@ -85,6 +85,9 @@ def read_rows(
     for path, group in groupby(planes, key=lambda plane: plane.path):
         members = list(group)
         parts = [Part(plane, start, stop, *(columns or (0, plane.shape[2]))) for plane in members]
+        unreadable = next((plane.unreadable for plane in members if plane.unreadable), "")
+        if unreadable:
+            raise SourceError(unreadable)
         if all(plane.offset is not None for plane in members):
             yield from read_stored(path, parts)
         else:

@@ -22,16 +22,17 @@ from precomputed_server.errors import InvalidInput, SourceError
 _TIFF_SUFFIXES = (".tif", ".tiff")
 
 
-def read_stack(source: Sequence[str] | str, options: SourceOptions | None = None) -> Stack:
+def read_stack(source: Sequence[str] | str, options: SourceOptions | None = None, *, tolerant: bool = False) -> Stack:
     """Find the files of `source`, choose what `options` says, and check that all planes fit together.
 
     Raises InvalidInput when no file matches or a choice is needed, SourceError naming the first file that is
-    unreadable, different, missing or there twice.
+    unreadable, different, missing or there twice. A `tolerant` caller gets planes that are missing or lie in unreadable
+    files in their places; reading them raises SourceError.
     """
     chosen = options or SourceOptions()
     acquisition = read_acquisition(source, chosen)
     check_expected(acquisition, chosen.expected)
-    return acquisition.select(chosen.choice)
+    return acquisition.select(chosen.choice, tolerant=tolerant)
 
 
 def read_acquisition(source: Sequence[str] | str, options: SourceOptions) -> Acquisition:
@@ -50,13 +51,13 @@ def read_acquisition(source: Sequence[str] | str, options: SourceOptions) -> Acq
     labels = labels_of_files(pattern, paths) if pattern else [{}] * len(paths)
     contents = read_each(paths)
     unreadable = tuple(content for content in contents if isinstance(content, str))
-    files = [
-        SourceFile(path, content, said)
-        for path, content, said in zip(paths, contents, labels, strict=True)
-        if isinstance(content, TiffContent)
-    ]
-    if not files:
+    example = next((content for content in contents if isinstance(content, TiffContent)), None)
+    if example is None:
         raise SourceError(unreadable[0])
+    files = [
+        SourceFile(path, example, said, content) if isinstance(content, str) else SourceFile(path, content, said)
+        for path, content, said in zip(paths, contents, labels, strict=True)
+    ]
     return replace(assembled(name, files, pattern.axes if pattern else (), axes), unreadable=unreadable)
 
 

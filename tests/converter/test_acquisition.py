@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import tifffile
 
 from converter.channels import Channel
-from converter.source import read_acquisition
+from converter.planes import read_rows
+from converter.source import read_acquisition, read_stack
 from converter.source_options import SourceOptions, source_options
 from precomputed_server.errors import InvalidInput, SourceError
 from tests.converter.acquisitions import block, plane, stack, voxels, write_pages
@@ -19,7 +21,7 @@ from tests.converter.acquisitions import block, plane, stack, voxels, write_page
 PATTERN = "img_{c}_t{t}_z{z}.tif"
 
 
-def _named(directory: Path, names: str, c: list[Any], t: list[int], z: list[int]) -> Path:
+def _named(directory: Path, names: str, c: list[Any], t: list[int], z: Iterable[int]) -> Path:
     for (i, channel), (j, time), depth in itertools.product(enumerate(c), enumerate(t), z):
         write_pages(directory / names.format(c=channel, t=time, z=depth), [plane(t=j, c=i, z=depth)])
     return directory
@@ -285,6 +287,32 @@ def test_a_half_copied_acquisition_is_refused(
             stack(tmp_path, pattern=PATTERN, expect=expected)
 
 
+@pytest.mark.parametrize("pattern", [None, "img_{z}.tif"])
+def test_a_tolerant_caller_gets_what_cannot_be_read_in_its_place(tmp_path: Path, pattern: str | None) -> None:
+    """Damage that shows in the header is met when the plane is read, as all other damage is."""
+    _named(tmp_path, "img_{z}.tif", [0], [0], range(8))
+    (tmp_path / "img_0.tif").write_bytes(b"II*\0")
+    (tmp_path / "img_3.tif").write_bytes((tmp_path / "img_3.tif").read_bytes()[:60])
+    chosen = read_stack(str(tmp_path), source_options(pattern=pattern), tolerant=True)
+    assert chosen.size == (8, 6, 8)
+    for z, (page,) in enumerate(chosen.planes):
+        if z in (0, 3):
+            with pytest.raises(SourceError, match=rf"img_{z}\.tif is not a readable TIFF"):
+                list(read_rows([page], 0, 6))
+        else:
+            np.testing.assert_array_equal(next(read_rows([page], 0, 6))[0], plane(z=z))
+
+
+def test_a_tolerant_caller_gets_a_place_for_what_is_missing(tmp_path: Path) -> None:
+    _named(tmp_path, PATTERN, ["a", "b"], [0], range(4))
+    (tmp_path / "img_b_t0_z2.tif").unlink()
+    chosen = read_stack(str(tmp_path), source_options(pattern=PATTERN), tolerant=True)
+    assert (chosen.size, chosen.num_channels) == ((8, 6, 4), 2)
+    with pytest.raises(SourceError, match="lacks c = b z = 2; copy what is missing"):
+        list(read_rows(chosen.planes[2], 0, 6))
+    assert len(list(read_rows(chosen.planes[3], 0, 6))) == 2
+
+
 def test_what_lacks_is_named_without_a_pattern_too(tmp_path: Path) -> None:
     _named(tmp_path, "run2_{z:04}.tif", [0], [0], [z for z in range(20) if z not in (3, 4, 11)])
     with pytest.raises(SourceError, match=r"z is 17, not 20 \(3–4, 11 lack\)"):
@@ -292,7 +320,9 @@ def test_what_lacks_is_named_without_a_pattern_too(tmp_path: Path) -> None:
     (tmp_path / "run2_0007.tif").write_bytes(b"II*\0")
     with pytest.raises(SourceError, match=r"run2_0007\.tif is not a readable TIFF"):
         stack(tmp_path)
-    with pytest.raises(SourceError, match=r"z is 16, not 20 .*run2_0007\.tif is not a readable TIFF"):
+    with pytest.raises(
+        SourceError, match=r"z is 17, not 20 \(3–4, 11 lack\); \S*run2_0007\.tif is not a readable TIFF"
+    ):
         stack(tmp_path, expect="z=20")
 
 

@@ -57,11 +57,28 @@ def test_a_crop_lies_where_it_lay_in_the_whole(tmp_path: Path, crop: str) -> Non
     np.testing.assert_array_equal(finest[..., 0].read().result(), voxels[z0:z1, y0:y1, x0:x1].T)
     for level, scale in enumerate(info["scales"]):
         factor = [round(edge / 1000) for edge in scale["resolution"]]
-        peer = tensorstore.downsample(finest, [*factor, 1], "mean")
         ours = _opened(made, level)
-        assert ours.domain == peer.domain
-        if level == 1:  # each further level is made of a rounded one
+        assert ours.domain == tensorstore.downsample(finest, [*factor, 1], "mean").domain
+        if level > 0:
+            peer = tensorstore.downsample(_opened(made, level - 1), [2, 2, 2, 1], "mean")
             np.testing.assert_array_equal(ours.read().result(), peer.read().result())
+
+
+@pytest.mark.parametrize("on_error", ["skip", "blank"])
+def test_a_plane_whose_file_is_cut_off_is_left_out_or_0(tmp_path: Path, on_error: str) -> None:
+    voxels = volume(20, 14, 9)
+    source, made = write_planes(tmp_path / "planes", voxels), tmp_path / "made"
+    (source / "img_5.tif").write_bytes((source / "img_5.tif").read_bytes()[:100])
+    flags = "--levels 1 --chunk-size 20,14,3 --on-error"
+    result = _converted(source, made, *flags.split(), on_error)
+    assert "img_5.tif is not a readable TIFF" in result.stderr
+    expected = voxels.copy()
+    expected[5] = 0
+    if on_error == "skip":
+        names = {path.name.removesuffix(".tiff") for path in (made / "1_1_1").iterdir()}
+        assert names == {"0-20_0-14_0-3", "0-20_0-14_6-9"}
+    else:
+        np.testing.assert_array_equal(read_level(made, 0)[0], expected)
 
 
 def test_annotations_of_a_crop_have_one_block(tmp_path: Path) -> None:
@@ -138,7 +155,7 @@ def test_channels_become_the_channels_of_one_volume(tmp_path: Path, acquired: Pa
 def test_nothing_is_written_of_a_source_that_is_not_complete(tmp_path: Path, acquired: Path) -> None:
     (acquired / "img_DAPI_t2_z4.tif").unlink()
     made = tmp_path / "made"
-    with pytest.raises(SourceError, match="1 planes lack: t = 2 c = DAPI z = 4"):
+    with pytest.raises(SourceError, match="1 plane lacks: t = 2 c = DAPI z = 4"):
         _converted(acquired, made, "--pattern", PATTERN, "--time", "2", "--expect", "z=5,c=2")
     with pytest.raises(InvalidInput, match="choose one with --time"):
         _converted(acquired, made, "--pattern", PATTERN)

@@ -101,13 +101,14 @@ def test_what_lacks_what_is_there_twice_and_what_is_damaged_is_told(acquired: Pa
     result = _inspected(acquired, "--pattern", PATTERN, "--time", "1", "--expect", "z=6,c=2", "--voxel-size", "1,1,1")
     rows = _rows(result.stdout)
     assert result.exit_code == 1
-    assert rows["missing"] == "2 planes: t = 1 c = DAPI z = 2; t = 1 c = GFP z = 4"
+    assert rows["missing"] == "1 plane: t = 1 c = GFP z = 4"
     assert "img_GFP_t1_z05.tif and" in rows["twice"]
     assert "img_DAPI_t1_z2.tif is not a readable TIFF" in rows["unreadable"]
-    assert "is not what --expect says: z is 5, not 6 (1 more lack before 1 or after 5); 2 planes lack" in result.stdout
+    assert "is not what --expect says: z is 5, not 6 (1 more lack before 1 or after 5); 1 plane lacks" in result.stdout
     found = _json(acquired, "--pattern", PATTERN, "--time", "1")
-    assert found["missing"] == [{"p": 0, "t": 1, "c": "DAPI", "z": 2}, {"p": 0, "t": 1, "c": "GFP", "z": 4}]
-    assert found["missing_count"] == 2
+    assert found["missing"] == [{"p": 0, "t": 1, "c": "GFP", "z": 4}]
+    assert found["missing_count"] == 1
+    assert found["storage"] == {"deflate, 1 strip": 17, "uncompressed, in one piece": 1}
     assert len(found["duplicates"]) == 1
     assert len(found["unreadable"]) == 1
 
