@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import time
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -15,9 +14,9 @@ from typing import Any
 
 from converter.decoding import decode_bytes, decoded
 from converter.executor import executor
-from converter.journal import Done, Journal
-from converter.plan import Pyramid, ReadBytes, Stage, plan_stage, smallest_task_bytes, task_box, task_cells
-from converter.progress import Progress, Status
+from converter.journal import Journal
+from converter.plan import Pyramid, ReadBytes, Stage, plan_stage, smallest_task_bytes, task_box, task_cells, task_of
+from converter.progress import Counter, Progress
 from converter.scratch import ScratchLevel
 from converter.stack_source import StackSource
 from converter.target import Pack, Target
@@ -83,7 +82,11 @@ def make_plan(pyramid: Pyramid, source: StackSource, jobs: int, memory: int) -> 
 
 @dataclass(frozen=True)
 class Build:
-    """A pyramid to write: `staging` holds the scales, the journal and what stages keep for each other."""
+    """A pyramid to write: `staging` holds the scales, the journal and what stages keep for each other.
+
+    With `only`, cells by level, tasks of the first stage that make none of them are left out, if no cell of a later
+    stage is wanted.
+    """
 
     pyramid: Pyramid
     source: StackSource
@@ -92,6 +95,7 @@ class Build:
     staging: Path
     plan: Plan
     on_error: str = FAIL
+    only: Mapping[int, Set[Vector]] | None = None
 
     @property
     def journal(self) -> Journal:
@@ -100,7 +104,9 @@ class Build:
 
     def run(self, progress: Progress | None) -> None:
         """Do every task that is still to do, and tell `progress` of each, those that were done before included."""
-        report = _Counter(self.pyramid, progress)
+        report = Counter(
+            sum(math.prod(grid_shape(scale)) for scale in self.pyramid.scales), self.pyramid.bytes(0), progress
+        )
         self.journal.directory.mkdir(exist_ok=True)
         with executor(self.plan.processes) as running:
             for number, stage in enumerate(self.plan.stages):
@@ -126,7 +132,7 @@ class Build:
             if not files.isdisjoint(plane.path for pages in part.stack.planes for plane in pages):
                 self.journal.forget(first.first, cell)
 
-    def _batches(self, number: int, stage: Stage, report: _Counter) -> Iterator[Iterable[Task]]:
+    def _batches(self, number: int, stage: Stage, report: Counter) -> Iterator[Iterable[Task]]:
         """The tasks that may run side by side: all of a stage, or first the planes of a slab and then its tasks."""
         source = self.source if number == 0 else self._scratch(number)
         remaining = self._remaining(stage, report)
@@ -147,8 +153,25 @@ class Build:
             for number in self.target.writer.packs(scale):
                 yield Pack(self.target, level, number, may_lack=self.on_error == SKIP)
 
-    def _remaining(self, stage: Stage, report: _Counter) -> Iterator[Vector]:
-        for cell in task_cells(self.pyramid, stage):
+    def _wanted(self, stage: Stage) -> Iterator[Vector]:
+        """The tasks of a stage that make something that is wanted."""
+        if self.only is None:
+            return task_cells(self.pyramid, stage)
+        needed = [level for level, cells in self.only.items() if cells]
+        if stage.first > max(needed, default=-1):
+            return iter(())
+        if max(needed) > stage.last:
+            return task_cells(self.pyramid, stage)
+        tasks = {
+            task_of(self.pyramid, stage, level, cell)
+            for level in needed
+            for cell in self.only[level]
+            if level >= stage.first
+        }
+        return iter(sorted(tasks, key=lambda cell: cell[::-1]))
+
+    def _remaining(self, stage: Stage, report: Counter) -> Iterator[Vector]:
+        for cell in self._wanted(stage):
             done = self.journal.find(stage.first, cell)
             if done is None:
                 yield cell
@@ -197,41 +220,6 @@ def _remove_torn(directory: Path) -> None:
         remove_temporaries(descriptor)
     finally:
         os.close(descriptor)
-
-
-class _Counter:
-    """Adds up what tasks did, and tells `progress`."""
-
-    def __init__(self, pyramid: Pyramid, progress: Progress | None) -> None:
-        self._total_chunks = sum(math.prod(grid_shape(scale)) for scale in pyramid.scales)
-        self._total_bytes = pyramid.bytes(0)
-        self._progress = progress
-        self._began = time.monotonic()
-        self._chunks = self._bytes = self._kept_chunks = self._kept_bytes = 0
-
-    def __call__(self, done: Done) -> None:
-        """A task of this run is done."""
-        self._chunks += done.chunks
-        self._bytes += done.source_bytes
-        if self._progress is not None:
-            self._progress(self._status())
-
-    def keep(self, done: Done) -> None:
-        """A task was done by an earlier run."""
-        self._kept_chunks += done.chunks
-        self._kept_bytes += done.source_bytes
-        self(done)
-
-    def _status(self) -> Status:
-        return Status(
-            chunks=self._chunks,
-            total_chunks=self._total_chunks,
-            bytes=self._bytes,
-            total_bytes=self._total_bytes,
-            seconds=time.monotonic() - self._began,
-            kept_chunks=self._kept_chunks,
-            kept_bytes=self._kept_bytes,
-        )
 
 
 def _plan(pyramid: Pyramid, source: StackSource, processes: int, budget: int) -> Plan | None:

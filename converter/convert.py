@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from converter.build import Build, Plan, make_plan
+from converter.conversion import Conversion, prepare
 from converter.destination import (
     Destination,
     Existing,
@@ -23,10 +23,8 @@ from converter.destination import (
     read_json,
 )
 from converter.options import ConvertOptions, Summary
-from converter.plan import Pyramid, pyramid_of
 from converter.progress import Progress
 from converter.provenance import (
-    Origin,
     cloud_volume_provenance,
     conversion_record,
     dataset_record,
@@ -34,20 +32,14 @@ from converter.provenance import (
     request,
 )
 from converter.results import Found, gather, write_manifest
-from converter.scales import Level, levels, volume_info
-from converter.source import read_stack
-from converter.stack_source import StackSource, stack_source
 from converter.staging import check_space, kept_if_worthwhile, note_files, staging_for
-from converter.statistics import row_stride
 from converter.swap import SwapPlan, TransformAnnotations, begin_swap, interrupted_swap, roll_forward
 from converter.target import Target
-from converter.tasks import FAIL, Volume
-from converter.voxel_size import VoxelSize, voxel_size
-from converter.writers import Voxels, Writer, writer
+from converter.voxel_size import VoxelSize
 from precomputed_server.errors import InvalidInput
 from precomputed_server.files import typed
 from precomputed_server.format.geometry import Vector
-from precomputed_server.format.info import ScaleInfo, VolumeInfo
+from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import (
     ANNOTATIONS,
     BLOCK_INFO,
@@ -60,55 +52,6 @@ from precomputed_server.format.names import (
 )
 
 _BLOCKS = f"{ANNOTATIONS}/{BLOCK_INFO}"
-
-
-@dataclass(frozen=True)
-class _Conversion:
-    """A conversion that has been checked and can begin."""
-
-    origin: Origin
-    source: StackSource
-    volume: Volume
-    levels: tuple[Level, ...]
-    writer: Writer
-
-    @property
-    def options(self) -> ConvertOptions:
-        """What was asked for."""
-        return self.origin.options
-
-    @property
-    def scales(self) -> tuple[ScaleInfo, ...]:
-        """The scales as the format has them, finest first."""
-        return tuple(self.writer.described(level.scale, number) for number, level in enumerate(self.levels))
-
-    @property
-    def info(self) -> VolumeInfo:
-        """The `info` that the dataset will have."""
-        kind = "segmentation" if self.volume.segmentation else "image"
-        return volume_info(self.scales, self.volume.dtype.name, self.volume.num_channels, kind)
-
-    @property
-    def file_names(self) -> tuple[str, ...]:
-        """The files that the format puts beside `info`."""
-        return tuple(self.writer.dataset_files(self.info, "", ()))
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The keys of the levels, finest first."""
-        return tuple(scale.key for scale in self.scales)
-
-    @property
-    def pyramid(self) -> Pyramid:
-        """What its tasks are divided by."""
-        steps = tuple(level.step for level in self.levels)
-        return pyramid_of(self.scales, steps, self.volume.num_channels, self.volume.dtype)
-
-    @property
-    def identity(self) -> str:
-        """Tells whether an interrupted conversion is this one: by what was asked, and the voxels that it found."""
-        members = {**self.origin.request, "info": self.info.to_json()}
-        return hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()
 
 
 def convert(
@@ -135,7 +78,7 @@ def convert(
         if finished is not None and not options.overwrite and finished == request(sources, options):
             return _finished_summary(destination)
         existing_pyramid(destination, options.overwrite)
-        conversion = _prepare(sources, options)
+        conversion = prepare(sources, options)
         with locked(destination):
             return _run(conversion, destination, progress, transform_annotations)
     except OSError as error:
@@ -147,26 +90,8 @@ def was_made_of(dataset: Path, source: str, options: ConvertOptions) -> bool:
     return _request_recorded(Destination(dataset)) == request((source,), options)
 
 
-def _prepare(sources: tuple[str, ...], options: ConvertOptions) -> _Conversion:
-    """Read and check the source; nothing is written."""
-    began = time.time()
-    stack = read_stack(sources, options.source, tolerant=options.on_error != FAIL)
-    size = voxel_size(stack.metadata, options.voxel_size, options.assumed_voxel_size).seen(options.source.view)
-    source = stack_source(stack, options.source, options.dtype, options.segmentation)
-    if options.segmentation and stack.num_channels > 1:
-        raise InvalidInput(
-            f"Labels have one channel and {sources[0]} has {stack.num_channels}; leave --segmentation out."
-        )
-    bounds = source.bounds
-    volume = Volume(source.dtype, stack.num_channels, options.segmentation, options.method, row_stride(bounds.voxels))
-    pyramid = levels(source.size, size.nanometres, options.pyramid, bounds.start)
-    chosen = writer(options.output, Voxels(source.dtype, stack.num_channels, options.chunk_size))
-    files = {plane.path: plane.version for pages in stack.planes for plane in pages}
-    return _Conversion(Origin(sources, options, files, size, began), source, volume, pyramid, chosen)
-
-
 def _run(
-    conversion: _Conversion,
+    conversion: Conversion,
     destination: Destination,
     progress: Progress | None,
     transform: TransformAnnotations | None,
@@ -198,7 +123,7 @@ def _run(
         note_files(staged, conversion.identity, files)
         build.run(progress)
         found = gather(build.journal, conversion.pyramid, conversion.volume)
-        write_manifest(staged.directory / MANIFEST, conversion.keys, found)
+        write_manifest(staged.directory / MANIFEST, conversion.keys, found.manifest)
     plan = SwapPlan(
         operation=staged.operation,
         new_scales=(*conversion.keys, MANIFEST),
@@ -218,12 +143,12 @@ def _run(
     )
 
 
-def _plan(conversion: _Conversion) -> Plan:
+def _plan(conversion: Conversion) -> Plan:
     options = conversion.options
     return make_plan(conversion.pyramid, conversion.source, options.processes, options.memory)
 
 
-def _begin_scales(conversion: _Conversion, target: Target) -> None:
+def _begin_scales(conversion: Conversion, target: Target) -> None:
     """Make the directories of the scales, with what the format puts into them beside the chunks."""
     for scale in conversion.scales:
         directory = target.directory / scale.key
@@ -237,7 +162,7 @@ def _with_kept_members(info: VolumeInfo, existing: Existing) -> VolumeInfo:
     return info if existing.info is None else replace(info, other={**info.other, **existing.info.other})
 
 
-def _files(conversion: _Conversion, found: Found, destination: Destination) -> dict[str, str]:
+def _files(conversion: Conversion, found: Found, destination: Destination) -> dict[str, str]:
     """The files that each conversion replaces."""
     origin = conversion.origin
     return {
@@ -249,7 +174,7 @@ def _files(conversion: _Conversion, found: Found, destination: Destination) -> d
     }
 
 
-def _new_files(conversion: _Conversion, destination: Destination) -> dict[str, str]:
+def _new_files(conversion: Conversion, destination: Destination) -> dict[str, str]:
     """The files that are somebody's own as soon as they exist."""
     return {
         RECORD: dataset_record(conversion.origin, _name(destination), conversion.source.stack.channels),
@@ -261,7 +186,7 @@ def _name(destination: Destination) -> str:
     return destination.path.resolve().name
 
 
-def _replaced_blocks(conversion: _Conversion, destination: Destination, existing: Existing) -> dict[str, str]:
+def _replaced_blocks(conversion: Conversion, destination: Destination, existing: Existing) -> dict[str, str]:
     """The block sizes, where a conversion left its own before and no annotation lies in such a block.
 
     Raises InvalidInput when --annotation-block differs from what annotations lie in.

@@ -18,7 +18,7 @@ from precomputed_server.format.names import ANNOTATIONS, CONVERSION, PRIVATE
 from precomputed_server.writing import exclusive_lock
 
 KEEP, TRANSFORM = "keep", "transform"
-_TEMPORARY = {"lock", "old", "staging"}
+_TEMPORARY = {"lock", "old", "staging", "verifying"}
 _LOCK_TIMEOUT_S = 2.0
 
 
@@ -42,6 +42,11 @@ class Destination:
     def staging(self) -> Path:
         """Scales that are being built, below the id of their conversion."""
         return self.private / "staging"
+
+    @property
+    def verifying(self) -> Path:
+        """What checking a dataset against its source keeps aside."""
+        return self.private / "verifying"
 
     @property
     def old(self) -> Path:

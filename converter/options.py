@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from converter.destination import KEEP, TRANSFORM
 from converter.downsample import METHODS
 from converter.scales import PyramidOptions
-from converter.source_options import SourceOptions
+from converter.source_options import SourceOptions, source_options_from_json
 from converter.tasks import BLANK, FAIL, SKIP
 from converter.voxel_size import Edges, VoxelSize
 from converter.writers import Output
@@ -109,6 +111,38 @@ class ConvertOptions:
             "annotation_block": None if self.annotation_block is None else list(self.annotation_block),
             "source": self.source.to_json(),
         }
+
+
+def options_from_json(members: Mapping[str, Any]) -> ConvertOptions:
+    """The options of a conversion as its record has them: those that decide about the result."""
+    step, block = members["downsample"], members["annotation_block"]
+    return ConvertOptions(
+        voxel_size=_edges(members["voxel_size"]),
+        assumed_voxel_size=_edges(members["assumed_voxel_size"]),
+        levels=members["levels"],
+        downsample=None if step == "auto" else _vector(step),
+        chunk_size=_vector(members["chunk_size"]),
+        format=members["format"],
+        compress=members["compress"],
+        encoding=members["encoding"],
+        jpeg_quality=members.get("jpeg_quality", Output.jpeg_quality),
+        shard_size=members.get("shard_size", Output.shard_size),
+        segmentation=members["segmentation"],
+        downsample_method=members["downsample_method"],
+        dtype=members["dtype"],
+        annotation_block=None if block is None else _vector(block),
+        source=source_options_from_json(members["source"]),
+    )
+
+
+def _edges(texts: Sequence[str | None]) -> Edges:
+    x, y, z = (None if text is None else Fraction(text) for text in texts)
+    return x, y, z
+
+
+def _vector(numbers: Sequence[int]) -> Vector:
+    x, y, z = numbers
+    return x, y, z
 
 
 def _one_of(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:

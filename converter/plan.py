@@ -118,6 +118,14 @@ def task_box(pyramid: Pyramid, stage: Stage, cell: Vector) -> Box:
     return Box(multiply(box.start, factor), multiply(box.stop, factor)).clipped(whole)
 
 
+def task_of(pyramid: Pyramid, stage: Stage, level: int, cell: Vector) -> Vector:
+    """The first cell of the task that makes a cell of one of the stage's levels."""
+    for step in pyramid.steps[level + 1 : stage.last + 1]:
+        cell = cell[0] // step[0], cell[1] // step[1], cell[2] // step[2]
+    x, y, z = (at // length * length for at, length in zip(cell, stage.blocks[-1], strict=True))
+    return x, y, z
+
+
 def task_bytes(pyramid: Pyramid, stage: Stage, read_bytes: ReadBytes) -> int:
     """The bytes that a task of the stage holds at most: a block of each level and what reading and storing takes."""
     boxes = [block_box(pyramid.scales[level], (0, 0, 0), stage.block(level)) for level in _levels(stage)]

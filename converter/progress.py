@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from converter.journal import Done
+
 _BAR_WIDTH = 30
 _REFRESH_S = 0.1
 _LINE_S = 60.0
@@ -64,6 +66,40 @@ class Status:
 
 Progress = Callable[[Status], None]
 """Is told after each task how far the conversion is."""
+
+
+class Counter:
+    """Adds up what tasks did, and tells `progress`."""
+
+    def __init__(self, total_chunks: int, total_bytes: int, progress: Progress | None) -> None:
+        self._total_chunks, self._total_bytes = total_chunks, total_bytes
+        self._progress = progress
+        self._began = time.monotonic()
+        self._chunks = self._bytes = self._kept_chunks = self._kept_bytes = 0
+
+    def __call__(self, done: Done) -> None:
+        """A task of this run is done."""
+        self._chunks += done.chunks
+        self._bytes += done.source_bytes
+        if self._progress is not None:
+            self._progress(self._status())
+
+    def keep(self, done: Done) -> None:
+        """A task was done by an earlier run."""
+        self._kept_chunks += done.chunks
+        self._kept_bytes += done.source_bytes
+        self(done)
+
+    def _status(self) -> Status:
+        return Status(
+            chunks=self._chunks,
+            total_chunks=self._total_chunks,
+            bytes=self._bytes,
+            total_bytes=self._total_bytes,
+            seconds=time.monotonic() - self._began,
+            kept_chunks=self._kept_chunks,
+            kept_bytes=self._kept_bytes,
+        )
 
 
 class Bar:

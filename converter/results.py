@@ -66,10 +66,10 @@ def gather(journal: Iterable[Done], pyramid: Pyramid, volume: Volume) -> Found:
     return Found(chunks, stored_bytes, manifest, _statistics(channels, labels, volume), tuple(sorted(unreadable)))
 
 
-def write_manifest(directory: Path, keys: Iterable[str], found: Found) -> None:
-    """Write the manifest of each scale as `KEY.npy`; not yet durable."""
+def write_manifest(directory: Path, keys: Iterable[str], manifest: Iterable[NDArray[Any]]) -> None:
+    """Write the manifest of each scale as `KEY.npy`, "(Z, Y, X)" of STORED; not yet durable."""
     directory.mkdir(parents=True, exist_ok=True)
-    for key, entries in zip(keys, found.manifest, strict=True):
+    for key, entries in zip(keys, manifest, strict=True):
         temporary = directory / f".{key}.npy"
         with temporary.open("wb") as file:
             np.save(file, entries)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from converter.acquisition import Choice
 from converter.axes import Axes, parse_axes
@@ -14,6 +14,7 @@ from converter.view import View, parse_crop, parse_flipped, parse_order
 from converter.window import Window, parse_window
 from precomputed_server.errors import InvalidInput
 
+T = TypeVar("T")
 _EXPECTED = re.compile(r"([xyzctp])=([0-9]+)")
 
 
@@ -65,6 +66,28 @@ def source_options(
     if expected := texts.get("expect"):
         options = replace(options, expected=parse_expected(expected))
     return options
+
+
+def source_options_from_json(members: Mapping[str, Any]) -> SourceOptions:
+    """The options as the record of a conversion has them."""
+    pattern, axes, window = members.get("pattern"), members.get("axes"), members.get("window")
+    view = View()
+    return SourceOptions(
+        pattern=None if pattern is None else FileNamePattern(pattern),
+        axes=None if axes is None else Axes(tuple((letter, length) for letter, length in axes)),
+        choice=Choice(tuple(members.get("channels", ())), members.get("time"), members.get("position")),
+        view=View(
+            order=_triple(members.get("transpose", view.order)),
+            flipped=_triple(members.get("flip", view.flipped)),
+            crop=_triple([(start, stop) for start, stop in members.get("crop", view.crop)]),
+        ),
+        window=None if window is None else Window(*window),
+    )
+
+
+def _triple(values: Sequence[T]) -> tuple[T, T, T]:
+    x, y, z = values
+    return x, y, z
 
 
 def parse_expected(text: str) -> tuple[tuple[str, int], ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from converter.journal import Done
-from converter.writers import Writer
+from converter.writers import Pieces, Writer
 from converter.writers.files import store
 from precomputed_server.format.geometry import Box, Vector
 from precomputed_server.format.grid import grid_shape
 from precomputed_server.format.info import ScaleInfo
+from precomputed_server.writing import replace_file
 
 Array = NDArray[Any]
+Row = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,35 @@ class Target:
         scale = self.scales[level]
         return self.writer.path(self.directory / scale.key, scale, box.moved(scale.voxel_offset))
 
-    def store(self, level: int, cell: Vector, box: Box, chunk: Array) -> tuple[Path, tuple[int, int, int]]:
-        """Write the chunk "(C, Z, Y, X)" at `cell`; returns its file and a row of `journal.ENTRY`."""
+    def store(self, level: int, cell: Vector, box: Box, chunk: Array) -> tuple[Path | None, Row]:
+        """Write the chunk "(C, Z, Y, X)" at `cell`; returns the file written, if any, and a row of `journal.ENTRY`."""
         scale = self.scales[level]
         pieces = self.writer.encode(box.moved(scale.voxel_offset), chunk)
-        path = self.path(level, box)
-        size = store(path, pieces)
         columns, rows, _ = grid_shape(scale)
-        return path, ((cell[2] * rows + cell[1]) * columns + cell[0], size, checksum(pieces))
+        row = (cell[2] * rows + cell[1]) * columns + cell[0], sum(map(len, pieces)), checksum(pieces)
+        return self.put(level, cell, box, pieces), row
+
+    def put(self, level: int, cell: Vector, box: Box, pieces: Pieces) -> Path | None:
+        """Write the bytes of a chunk; not yet durable."""
+        path = self.path(level, box)
+        store(path, pieces)
+        return path
+
+
+@dataclass(frozen=True)
+class Mending(Target):
+    """A finished dataset, of which only the cells that are `wrong`, by level, are written: whole, or not at all."""
+
+    wrong: Mapping[int, frozenset[Vector]] = field(default_factory=dict)
+
+    def put(self, level: int, cell: Vector, box: Box, pieces: Pieces) -> Path | None:
+        """Replace the file of a chunk that is wrong; durable."""
+        if cell not in self.wrong.get(level, ()):
+            return None
+        path = self.path(level, box)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, b"".join(pieces))
+        return path
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,8 @@ class _Making:
         for at in _cells(task.pyramid.scales[level], cell, task.stage.block(level)):
             chunk = block_box(task.pyramid.scales[level], at, SINGLE)
             path, row = task.target.store(level, at, chunk, voxels[within(chunk, box)])
-            self.paths.append(path)
+            if path is not None:
+                self.paths.append(path)
             rows.append(row)
 
     def _leave_out(self, level: int, cell: Vector) -> None:

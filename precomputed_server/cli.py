@@ -27,6 +27,7 @@ _ELSEWHERE = {
     "annotations": "annotation_store.cli:annotation_commands",
     "convert": "converter.cli:convert",
     "inspect": "converter.cli_inspect:inspect",
+    "verify": "converter.cli_verify:verify",
     "selftest": "precomputed_server.selftest.cli:selftest",
 }
 """Commands by the module that has them, imported when they are called: each starts as fast as its own package."""

@@ -1,0 +1,66 @@
+"""`precomputed verify`: are the chunks of a dataset as they were written?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from converter.verify import Verification
+from converter.verify import verify as verify_chunks
+from precomputed_server.errors import Unreadable
+
+_SHOWN = 20
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option(
+    "--source", "against_source", is_flag=True, help="Derive every chunk again from the stack that it was made of."
+)
+@click.option(
+    "--from",
+    "sources",
+    multiple=True,
+    metavar="SOURCE",
+    help="Where that stack is now, if it was moved; may be given several times.",
+)
+@click.option("--repair", is_flag=True, help="Write anew, from the stack, the chunks that are wrong.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes  [default: the CPUs this process may use]")
+@click.option("--json", "as_json", is_flag=True, help="Print every problem as JSON.")
+def verify(
+    dataset: Path, against_source: bool, sources: tuple[str, ...], repair: bool, jobs: int | None, as_json: bool
+) -> None:
+    """Check every chunk of DATASET against the sizes and checksums that its conversion kept.
+
+    Chunks that are missing, truncated or altered are listed, and the exit code is 1 unless they were mended. Files of
+    annotations are checked by `precomputed annotations verify`.
+
+    \b
+    precomputed verify /data/brain                        against the manifest
+    precomputed verify /data/brain --source               against the stack
+    precomputed verify /data/brain --repair               mend what is wrong, from the stack
+    """
+    source = sources if against_source or sources else None
+    found = verify_chunks(dataset, source, jobs, repair=repair)
+    click.echo(_as_json(found) if as_json else _as_text(dataset, found))
+    if not found.is_sound:
+        raise Unreadable("The dataset is damaged; mend it with `precomputed verify --repair`, or convert again.")
+
+
+def _as_json(found: Verification) -> str:
+    problems = [{"scale": each.key, "chunk": each.chunk, "what": each.what} for each in found.problems]
+    return json.dumps({"chunks": found.chunks, "problems": problems, "repaired": found.repaired}, indent=2)
+
+
+def _as_text(dataset: Path, found: Verification) -> str:
+    lines = [str(problem) for problem in found.problems[:_SHOWN]]
+    if len(found.problems) > _SHOWN:
+        lines.append(f"… and {len(found.problems) - _SHOWN} more; --json lists them all")
+    if not found.problems:
+        lines.append(f"{dataset}: all {found.chunks} chunks are as they were written")
+    else:
+        done = ", all mended" if found.repaired else ""
+        lines.append(f"{dataset}: {len(found.problems)} of {found.chunks} chunks are wrong{done}")
+    return "\n".join(lines)

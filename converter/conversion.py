@@ -1,0 +1,88 @@
+"""A conversion as it is asked for: what its source was understood to be, and what the dataset will be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+
+from converter.options import ConvertOptions
+from converter.plan import Pyramid, pyramid_of
+from converter.provenance import Origin
+from converter.scales import Level, levels, volume_info
+from converter.source import read_stack
+from converter.stack_source import StackSource, stack_source
+from converter.statistics import row_stride
+from converter.tasks import FAIL, Volume
+from converter.voxel_size import voxel_size
+from converter.writers import Voxels, Writer, writer
+from precomputed_server.errors import InvalidInput
+from precomputed_server.format.info import ScaleInfo, VolumeInfo
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A conversion that has been checked and can begin."""
+
+    origin: Origin
+    source: StackSource
+    volume: Volume
+    levels: tuple[Level, ...]
+    writer: Writer
+
+    @property
+    def options(self) -> ConvertOptions:
+        """What was asked for."""
+        return self.origin.options
+
+    @property
+    def scales(self) -> tuple[ScaleInfo, ...]:
+        """The scales as the format has them, finest first."""
+        return tuple(self.writer.described(level.scale, number) for number, level in enumerate(self.levels))
+
+    @property
+    def info(self) -> VolumeInfo:
+        """The `info` that the dataset will have."""
+        kind = "segmentation" if self.volume.segmentation else "image"
+        return volume_info(self.scales, self.volume.dtype.name, self.volume.num_channels, kind)
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The files that the format puts beside `info`."""
+        return tuple(self.writer.dataset_files(self.info, "", ()))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of the levels, finest first."""
+        return tuple(scale.key for scale in self.scales)
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """What its tasks are divided by."""
+        steps = tuple(level.step for level in self.levels)
+        return pyramid_of(self.scales, steps, self.volume.num_channels, self.volume.dtype)
+
+    @property
+    def identity(self) -> str:
+        """Tells whether an interrupted conversion is this one: by what was asked, and the voxels that it found."""
+        members = {**self.origin.request, "info": self.info.to_json()}
+        return hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()
+
+
+def prepare(sources: tuple[str, ...], options: ConvertOptions) -> Conversion:
+    """Read and check the source; nothing is written."""
+    began = time.time()
+    stack = read_stack(sources, options.source, tolerant=options.on_error != FAIL)
+    size = voxel_size(stack.metadata, options.voxel_size, options.assumed_voxel_size).seen(options.source.view)
+    source = stack_source(stack, options.source, options.dtype, options.segmentation)
+    if options.segmentation and stack.num_channels > 1:
+        raise InvalidInput(
+            f"Labels have one channel and {sources[0]} has {stack.num_channels}; leave --segmentation out."
+        )
+    bounds = source.bounds
+    volume = Volume(source.dtype, stack.num_channels, options.segmentation, options.method, row_stride(bounds.voxels))
+    pyramid = levels(source.size, size.nanometres, options.pyramid, bounds.start)
+    chosen = writer(options.output, Voxels(source.dtype, stack.num_channels, options.chunk_size))
+    files = {plane.path: plane.version for pages in stack.planes for plane in pages}
+    return Conversion(Origin(sources, options, files, size, began), source, volume, pyramid, chosen)

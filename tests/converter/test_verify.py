@@ -1,0 +1,146 @@
+"""Verification finds every chunk that is not as it was written, and repair mends those and no others."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from converter import convert
+from converter.cli_verify import verify as command
+from converter.verify import verify
+from precomputed_server.errors import InvalidInput, NotFound, SourceError
+from tests.converter.stacks import files_of, options, volume, write_planes
+
+MANY: dict[str, Any] = {"levels": 3, "downsample": (2, 2, 2), "chunk_size": (16, 16, 16)}
+
+
+@pytest.fixture(params=["tiff", "raw", "sharded", "zarr"])
+def made(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A finished dataset of every kind of format."""
+    source = write_planes(tmp_path / "planes", volume(70, 40, 33))
+    convert(str(source), tmp_path / "made", options(**MANY, format=request.param))
+    return tmp_path / "made"
+
+
+def test_a_dataset_as_it_was_written_is_sound(made: Path) -> None:
+    found = verify(made)
+    assert (found.problems, found.is_sound) == ((), True)
+    assert found.chunks == 5 * 3 * 3 + 3 * 2 * 2 + 2 * 1 * 1
+    assert verify(made, []).is_sound
+
+
+def _chunk_files(dataset: Path) -> list[Path]:
+    keys = [path for path in sorted(dataset.iterdir()) if path.is_dir() and path.name[0].isdigit()]
+    return [path for key in keys for path in sorted(key.rglob("*")) if path.is_file() and path.name[0] != "."]
+
+
+@pytest.mark.parametrize("made", ["tiff", "raw", "zarr"], indirect=True)
+def test_every_flipped_bit_is_found_and_repaired(made: Path) -> None:
+    before = files_of(made)
+    chance = random.Random(1)
+    files = _chunk_files(made)
+    for path in (damaged := chance.sample(files, 10)):
+        data = bytearray(path.read_bytes())
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        path.write_bytes(data)
+    found = verify(made)
+    assert len(found.problems) == len(damaged)
+    assert {problem.what for problem in found.problems} == {"altered"}
+    untouched = {path: path.stat().st_mtime_ns for path in files if path not in damaged}
+    assert verify(made, repair=True).is_sound
+    assert files_of(made) == before
+    assert {path: path.stat().st_mtime_ns for path in untouched} == untouched
+    assert not (made / ".precomputed" / "verifying").exists()
+    assert verify(made).problems == ()
+
+
+@pytest.mark.parametrize("made", ["tiff", "raw"], indirect=True)
+def test_missing_and_truncated_chunks_are_told_apart(made: Path) -> None:
+    before = files_of(made)
+    coarsest, *_, finest = sorted((made / key) for key in ("4_4_4", "1_1_1"))[::-1]
+    gone, torn = next(coarsest.iterdir()), next(finest.iterdir())
+    gone.unlink()
+    os.truncate(torn, 20)
+    assert {(problem.key, problem.what) for problem in verify(made).problems} == {
+        ("4_4_4", "missing"),
+        ("1_1_1", "truncated"),
+    }
+    assert verify(made, repair=True).is_sound
+    assert files_of(made) == before
+
+
+@pytest.mark.parametrize("made", ["sharded"], indirect=True)
+def test_a_damaged_shard_is_mended(made: Path) -> None:
+    before = files_of(made)
+    (shard, *_) = _chunk_files(made)
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    assert verify(made).problems
+    assert verify(made, repair=True).is_sound
+    assert verify(made).problems == ()
+    assert files_of(made) == before
+
+
+@pytest.mark.parametrize("made", ["tiff"], indirect=True)
+def test_the_source_is_what_counts_with_source(made: Path, tmp_path: Path) -> None:
+    """A plane that changed after the conversion: the manifest still fits, the source does not."""
+    write_planes(tmp_path / "planes", volume(70, 40, 33, seed=9))
+    assert verify(made).is_sound
+    found = verify(made, [])
+    assert len(found.problems) == found.chunks
+    (tmp_path / "planes").rename(tmp_path / "moved")
+    with pytest.raises(InvalidInput, match="planes"):
+        verify(made, [])
+    assert verify(made, [str(tmp_path / "moved")], repair=True).is_sound
+    assert verify(made, [str(tmp_path / "moved")]).problems == ()
+
+
+@pytest.mark.parametrize("made", ["tiff"], indirect=True)
+def test_another_stack_is_refused(made: Path, tmp_path: Path) -> None:
+    other = write_planes(tmp_path / "other", volume(71, 40, 33))
+    with pytest.raises(InvalidInput, match="71 × 40 × 33 voxels of uint16 instead of 70 × 40 × 33"):
+        verify(made, [str(other)])
+
+
+@pytest.mark.parametrize("made", ["tiff"], indirect=True)
+def test_what_was_not_converted_here_is_refused(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no info"):
+        verify(tmp_path / "nothing")
+    (made / ".precomputed" / "conversion.json").unlink()
+    with pytest.raises(InvalidInput, match="no manifest"):
+        verify(made)
+
+
+@pytest.mark.parametrize("made", ["tiff"], indirect=True)
+def test_a_source_that_is_gone_cannot_repair(made: Path, tmp_path: Path) -> None:
+    _chunk_files(made)[0].unlink()
+    (tmp_path / "planes" / "img_3.tif").write_bytes(b"no TIFF")
+    with pytest.raises(SourceError, match=r"img_3.tif"):
+        verify(made, repair=True)
+
+
+def _run(*arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("made", ["tiff"], indirect=True)
+def test_the_command_lists_problems_and_fails(made: Path) -> None:
+    assert _run(made).output == f"{made}: all 59 chunks are as they were written\n"
+    gone = next((made / "4_4_4").iterdir())
+    gone.unlink()
+    result = _run(made)
+    assert f"4_4_4/{gone.name.removesuffix('.tiff')} is missing" in result.output
+    assert result.exception is not None
+    assert json.loads(_run(made, "--json").output)["problems"][0]["what"] == "missing"
+    repaired = _run(made, "--repair")
+    assert (repaired.exit_code, repaired.output.splitlines()[-1]) == (
+        0,
+        f"{made}: 1 of 59 chunks are wrong, all mended",
+    )
