@@ -170,7 +170,9 @@ def _files(conversion: Conversion, found: Found, destination: Destination) -> di
         STATISTICS: json.dumps(found.statistics, indent=2) + "\n",
         PROVENANCE: provenance(origin, found.unreadable),
         CLOUD_VOLUME_PROVENANCE: cloud_volume_provenance(origin),
-        **conversion.writer.dataset_files(conversion.info, _name(destination), found.shown_channels),
+        **conversion.writer.dataset_files(
+            conversion.info, _name(destination), found.shown_channels(conversion.source.stack.channels)
+        ),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.channels import Channel as SourceChannel
 from converter.journal import Done
 from converter.plan import Pyramid
 from converter.statistics import Channel
@@ -35,14 +36,16 @@ class Found:
     statistics: Mapping[str, Any]
     unreadable: tuple[str, ...]
 
-    @property
-    def shown_channels(self) -> list[ShownChannel]:
-        """How the channels are to be shown; those without any value as the format does."""
+    def shown_channels(self, known: Sequence[SourceChannel]) -> list[ShownChannel]:
+        """How the channels are to be shown, with what the source says of them; without any value as the format does."""
         ranges = [(figures["p01"], figures["p998"]) for figures in self.statistics["channels"]]
-        return [
-            ShownChannel(f"Channel {number}", window=None if None in (low, high) else (low, high))
-            for number, (low, high) in enumerate(ranges)
-        ]
+        shown = []
+        for number, (low, high) in enumerate(ranges):
+            source = known[number] if number < len(known) else SourceChannel()
+            color = None if source.color is None else source.color.removeprefix("#").upper()
+            window = None if None in (low, high) else (low, high)
+            shown.append(ShownChannel(source.name or f"Channel {number}", color, window))
+        return shown
 
 
 def gather(journal: Iterable[Done], pyramid: Pyramid, volume: Volume) -> Found:

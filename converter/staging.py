@@ -99,8 +99,8 @@ def check_space(destination: Destination, pyramid: Pyramid, writer: Writer, *, c
     files = sum(x * y * z for x, y, z in (grid_shape(scale) for scale in pyramid.scales))
     if status.f_files and files > status.f_favail:
         raise StorageFull(
-            f"The dataset takes {files} files and {there} has room for {status.f_favail} more; choose a larger "
-            "--chunk-size, or --format sharded, which keeps many chunks in one file."
+            f"The dataset takes {files} files until it is finished, and {there} has room for {status.f_favail} more; "
+            "choose a larger --chunk-size or another file system."
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from click.testing import CliRunner
 
 from converter import convert
@@ -115,6 +116,16 @@ def test_zarr_levels_lie_where_info_and_ome_say(source: Path, reference: Path, t
     channel = json.loads((made / "statistics.json").read_text())["channels"][0]
     (shown,) = json.loads((made / ".zattrs").read_text())["omero"]["channels"]
     assert (shown["window"]["start"], shown["window"]["end"]) == (channel["p01"], channel["p998"])
+
+
+def test_zarr_has_the_names_and_colours_that_the_source_has(tmp_path: Path) -> None:
+    voxels = np.stack([volume(20, 17, 9, seed=channel) for channel in range(2)])
+    names = {"Name": ["GFP", "DAPI"], "Color": [0x00FF00FF, 0x0000FFFF]}
+    metadata = {"axes": "CZYX", "Channel": names}
+    tifffile.imwrite(tmp_path / "two.ome.tif", voxels, ome=True, photometric="minisblack", metadata=metadata)
+    convert(str(tmp_path / "two.ome.tif"), tmp_path / "made", options(format="zarr"))
+    shown = json.loads((tmp_path / "made" / ".zattrs").read_text())["omero"]["channels"]
+    assert [(channel["label"], channel["color"]) for channel in shown] == [("GFP", "00FF00"), ("DAPI", "0000FF")]
 
 
 def test_labels_are_labels_in_zarr_too(source: Path, tmp_path: Path) -> None:
