@@ -157,13 +157,13 @@ class _Work:
         reading = self.format.read(self.source.pieces(), edges_nm)
         importer = Importer(self.dataset.store, "", reading, self.wishes, edges_nm)
         ended: list[Ended] = []
-        unchanged, notes = 0, list(reading.notes)
+        unchanged, notes = 0, list[str]()
         size = _PART if self.format.in_parts else sys.maxsize
         for rows, is_last in _parts(reading.rows, size):
             report = self._part(importer, rows, is_last=is_last, is_dry=is_dry)
             ended += [_shortened(each) for each in report.ended]
             unchanged, notes = unchanged + report.unchanged, notes + list(report.notes)
-        return Report(ended, unchanged, notes, is_dry)
+        return Report(ended, unchanged, [*reading.notes, *notes], is_dry)
 
     def _part(self, importer: Importer, rows: list[Row], *, is_last: bool, is_dry: bool) -> Report:
         ended: dict[str, Ended] = {}

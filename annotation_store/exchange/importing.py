@@ -16,7 +16,7 @@ import orjson
 from annotation_store.blocks import Blocks, slice_leaf
 from annotation_store.exchange.fields import PLACE, first_position, slice_at
 from annotation_store.exchange.merging import LOST, UNKNOWN, Base, Merge, Verdict
-from annotation_store.exchange.rows import Dialect, Leaf, Made, Origin, Reading, Row
+from annotation_store.exchange.rows import CUT_SHORT, Dialect, Leaf, Made, Origin, Reading, Row
 from annotation_store.exchange.selection import CONTOURS, is_sound
 from annotation_store.exchange.stored import Stored
 from annotation_store.extent import check_inside
@@ -112,6 +112,7 @@ class Importer:
         self._reader = reader
         self._dataset = dataset
         self._origin = reading.origin
+        self._end = reading.end
         self._dialect = reading.dialect
         self._edges_nm = (edges_nm[0], edges_nm[1], edges_nm[2])
         self._merge = Merge(reading.dialect, wishes.prefers_file, self._edges_nm)
@@ -134,7 +135,9 @@ class Importer:
             if self._seen.setdefault(row.id, row.where) != row.where:
                 raise InvalidAnnotation(f"{row.where} has the id {row.id!r} of {self._seen[row.id]}.")
             self._take(row, work, bases)
-        if last and self._removes:
+        if last and not self._end.is_met:
+            work.plan.notes.append(CUT_SHORT)
+        elif last and self._removes:
             self._remove(work, bases)
         work.plan.notes += bases.notes + work.stored.notes
         return work.plan

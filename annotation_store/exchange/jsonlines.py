@@ -1,21 +1,25 @@
 """JSON lines: a header with what the file was made from, then one line for each annotation, whole as it is stored.
 
 `{"block": "x0y0z0", "leaf": "fibers", "annotation": {…}}`. Block and leaf may be missing. A line that is an annotation
-itself, with its `type`, is read too.
+itself, with its `type`, is read too. The last line, `{"precomputed_annotations_end": N}`, says that the file is whole
+and how many annotations it had.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import orjson
 
 from annotation_store.exchange.fields import fields_of
-from annotation_store.exchange.rows import MARK, Dialect, Export, Origin, Reading, Row
+from annotation_store.exchange.rows import MARK, Dialect, End, Export, Origin, Reading, Row
 from annotation_store.exchange.text import gathered, lines_of, object_of, placed_by
 from annotation_store.model import Item, check_item
 from precomputed_server.errors import InvalidInput
+
+_END = f"{MARK}_end"
 
 
 def write_json_lines(export: Export) -> Iterator[bytes]:
@@ -27,11 +31,14 @@ def _lines(export: Export) -> Iterator[bytes]:
     yield orjson.dumps(export.origin.to_json()) + b"\n"
     place, begin = ("", ""), b""
     dumps = orjson.dumps
+    count = 0
     for placed in export.annotations:
+        count += 1
         if place != (placed.block, placed.leaf):
             place = placed.block, placed.leaf
             begin = b'{"block":%b,"leaf":%b,"annotation":' % tuple(map(dumps, place))
         yield begin + dumps(placed.item) + b"}\n"
+    yield dumps({_END: count}) + b"\n"
 
 
 def read_json_lines(pieces: Iterable[bytes]) -> Reading:
@@ -42,14 +49,22 @@ def read_json_lines(pieces: Iterable[bytes]) -> Reading:
         return Reading(None, iter(()), Dialect())
     members = object_of(first[1], f"line {first[0]}")
     if MARK in members:
-        return Reading(Origin.from_json(members), map(_row, numbered), Dialect())
-    return Reading(None, map(_row, itertools.chain([first], numbered)), Dialect())
+        end = End(is_met=False)
+        return Reading(Origin.from_json(members), _rows(numbered, end), Dialect(), end=end)
+    return Reading(None, _rows(itertools.chain([first], numbered), End()), Dialect())
 
 
-def _row(numbered: tuple[int, str]) -> Row:
-    number, line = numbered
-    where = f"line {number}"
-    members = object_of(line, where)
+def _rows(lines: Iterable[tuple[int, str]], end: End) -> Iterator[Row]:
+    for number, line in lines:
+        where = f"line {number}"
+        members = object_of(line, where)
+        if _END in members:
+            end.is_met = True
+        else:
+            yield _row(members, where)
+
+
+def _row(members: dict[str, Any], where: str) -> Row:
     place: tuple[str | None, str | None] = None, None
     if "annotation" in members:
         place = placed_by(members, where)

@@ -129,6 +129,19 @@ class Dialect:
         return item_of(row.id, row.fields) if PLACE in row.fields else {"id": row.id, **row.fields}
 
 
+@dataclass
+class End:
+    """Whether a file's end was met while its rows were read; formats and programs that mark none always end."""
+
+    is_met: bool = True
+
+
+CUT_SHORT = (
+    "The file has not the end that an export has: it arrived only in part, or was edited by something that left the end"
+    " out. Nothing that is missing in it is removed; export it anew."
+)
+
+
 @dataclass(frozen=True)
 class Reading:
     """A file that is read: where it came from (None: nobody knows), its rows, and how they are compared."""
@@ -140,6 +153,8 @@ class Reading:
     """Whether an annotation that is missing in it was removed on purpose."""
     notes: list[str] = field(default_factory=list)
     """Sentences on what of the file is not taken."""
+    end: End = field(default_factory=End)
+    """To be looked at after the last row."""
 
 
 Write = Callable[[Export], Iterator[bytes]]

@@ -1,9 +1,9 @@
 """SWC: fibres (linestrings and lines) as chains of nodes `n type x y z radius parent`, in micrometres unless told.
 
-Comments carry what SWC has no place for: a header with what the file was made from and its unit, and before the nodes
-of each annotation its other fields. Positions are exact decimal products of voxels and voxel edge, so that they are
-read back as the same voxels. The radius is 0 where nobody measured one. A tree of another program becomes one
-linestring for each section between branches.
+Comments carry what SWC has no place for: a header with what the file was made from and its unit, before the nodes of
+each annotation its other fields, and at the end that the file is whole. Positions are exact decimal products of voxels
+and voxel edge, so that they are read back as the same voxels. The radius is 0 where nobody measured one. A tree of
+another program becomes one linestring for each section between branches.
 
 Source: https://swc-specification.readthedocs.io/en/latest/swc.html
 """
@@ -17,7 +17,7 @@ from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
 from annotation_store.exchange.fields import PLACE, Fields, fields_of, id_of
-from annotation_store.exchange.rows import MARK, Dialect, Export, Origin, Placed, Reading, Row
+from annotation_store.exchange.rows import MARK, Dialect, End, Export, Origin, Placed, Reading, Row
 from annotation_store.exchange.selection import is_sound
 from annotation_store.exchange.text import dumped, gathered, lines_of, object_of, placed_by
 from annotation_store.model import Item, check_item
@@ -34,7 +34,7 @@ _WHOLE = 2.0**53
 _KINDS = 2**31
 """Node types are small numbers; what JSON cannot hold is none."""
 _CIRCLE = "The parents of some nodes lead round in a circle; a root's parent is -1."
-_HEADER, _OF_ONE = f"# {MARK} ", "# annotation "
+_HEADER, _OF_ONE, _END = f"# {MARK} ", "# annotation ", f"# end of {MARK}"
 
 Scale = tuple[Decimal, Decimal, Decimal]
 _NONE: Scale = (Decimal(1), Decimal(1), Decimal(1))
@@ -56,11 +56,13 @@ def _parts(export: Export) -> Iterator[bytes]:
     unit = {"unit": UM, "voxel_um": [str(edge) for edge in scale]} if scale is not None else {"unit": VOXEL}
     yield f"{_HEADER}{dumped(export.origin.to_json() | unit)}\n".encode()
     yield f"# n type x y z radius parent; lengths in {'micrometres' if in_um else 'voxels'}\n".encode()
-    number = 1
+    number, count = 1, 0
     for placed in export.annotations:
         if is_fibre(placed.item) and is_sound(placed.item):
             text, number = _nodes(placed, scale, number)
+            count += 1
             yield text.encode()
+    yield f"{_END}: {count}\n".encode()
 
 
 def is_fibre(item: Item) -> bool:
@@ -117,9 +119,11 @@ def read_swc(pieces: Iterable[bytes], edges_nm: tuple[float, float, float] | Non
     if not first[1].startswith(_HEADER):
         if edges_nm is None:
             raise InvalidInput("The file is in µm, and the dataset does not say how large its voxels are.")
-        return Reading(None, _rows(_chain(first, numbered), _scale(edges_nm)), _Fibres())
+        return Reading(None, _rows(_chain(first, numbered), _scale(edges_nm), End()), _Fibres())
     header = object_of(first[1].removeprefix(_HEADER), "line 1")
-    return Reading(Origin.from_json(header), _rows(numbered, _scale_of(header)), _Fibres())
+    end, notes = End(is_met=False), list[str]()
+    rows = _rows(numbered, _scale_of(header), end, notes)
+    return Reading(Origin.from_json(header), rows, _Fibres(), notes=notes, end=end)
 
 
 def _chain(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
@@ -139,20 +143,29 @@ def _scale_of(header: dict[str, Any]) -> Scale:
     return x, y, z
 
 
-def _rows(lines: Iterable[tuple[int, str]], scale: Scale) -> Iterator[Row]:
-    """The annotations of the file: those with a comment of ours, and the sections of what has none."""
+def _rows(lines: Iterable[tuple[int, str]], scale: Scale, end: End, notes: list[str] | None = None) -> Iterator[Row]:
+    """The annotations of the file: those with a comment of ours, and the sections of what has none.
+
+    Where the end is missing, so may be nodes of the last annotation, which is left out.
+    """
     nodes: dict[int, _Node] = {}
     head: tuple[int, str] | None = None
     for number, line in lines:
         if line.startswith(_OF_ONE):
             yield from _group(head, nodes, scale)
             head, nodes = (number, line.removeprefix(_OF_ONE)), {}
+        elif line.startswith(_END):
+            end.is_met = True
         elif line and not line.startswith("#"):
             index, node = _node(line, number, scale)
             if index in nodes:
                 raise InvalidAnnotation(f"line {number}: there is a node {index} already.")
             nodes[index] = node
-    yield from _group(head, nodes, scale)
+    if end.is_met or notes is None:
+        yield from _group(head, nodes, scale)
+    elif nodes:
+        begun = head[0] if head is not None else next(iter(nodes.values())).line
+        notes.append(f"The last annotation, of line {begun}, is left out, because it may not be there as a whole.")
 
 
 def _node(line: str, number: int, scale: Scale) -> tuple[int, _Node]:

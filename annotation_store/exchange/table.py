@@ -5,7 +5,8 @@ Columns may be missing: then the table says nothing of them. Without `type`, row
 `x,y,z` are those of a point, of pointA, or of a centre; `x2,y2,z2` those of pointB; `rx,ry,rz` are radii; `points` is
 the JSON list of a polygon's or linestring's points. What a column cannot say exactly (a field that is not known here,
 an empty text, a text that a spreadsheet would take for a formula) is in `extra`, a JSON object. Numbers are written so
-that they are read as the same ones: `5` is an integer and `5.0` is not.
+that they are read as the same ones: `5` is an integer and `5.0` is not. The last column, `end`, is empty but in the
+last row, where it has the number of rows: a table that has the column and no such row is not whole.
 
 `confirmed_by` and `confirmed_at` say who confirmed the annotation as it lies there, and when. They are not read: the
 confirmation itself is the field `review`, in `extra`.
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from annotation_store.exchange.fields import PLACE, Fields, fields_of, geometry_names, id_of
-from annotation_store.exchange.rows import Dialect, Export, Reading, Row
+from annotation_store.exchange.rows import Dialect, End, Export, Reading, Row
 from annotation_store.exchange.text import dumped, gathered, lines_of, object_of
 from annotation_store.model import Item, check_id, check_item
 from annotation_store.review import REVIEW, is_confirmed
@@ -36,7 +37,7 @@ _COORDINATES = ("x", "y", "z", "x2", "y2", "z2", "rx", "ry", "rz", "points")
 _TEXTS = ("anntype", "description")
 _FLAGS = ("reviewed", "visited")
 _TOLD = ("confirmed_by", "confirmed_at")
-_PLACES = ("block", "leaf", "version")
+_PLACES = ("block", "leaf", "version", "end")
 COLUMNS = ("id", "type", *_COORDINATES, *_TEXTS, *_FLAGS, *_TOLD, "length", "segments", "extra", *_PLACES)
 """The columns that are written; a file that is read may leave some out, and then says nothing of them."""
 
@@ -44,7 +45,7 @@ _AT = {name: number for number, name in enumerate(COLUMNS)}
 _VECTOR_CELLS = {name: columns[0] for name, columns in _VECTORS.items()}
 _EMPTY = {
     name: ",," if name in _VECTOR_CELLS.values() else ""
-    for name in COLUMNS[:-3]
+    for name in COLUMNS[:-4]
     if name not in _COORDINATES or name in ("points", *_VECTOR_CELLS.values())
 }
 """The cells of a row before block, leaf and version; the three of a vector are one."""
@@ -66,13 +67,18 @@ def write_table(export: Export) -> Iterator[bytes]:
 def _lines(export: Export) -> Iterator[bytes]:
     yield ",".join(COLUMNS).encode() + b"\r\n"
     place: tuple[str, str, int | None] | None = None
-    end = ""
+    end, line, count = "", b"", 0
     for placed in export.annotations:
+        count += 1
         if place != (placed.block, placed.leaf, placed.version):
             place = placed.block, placed.leaf, placed.version
             version = "" if placed.version is None else str(placed.version)
-            end = ",".join((_quoted(placed.block), _quoted(placed.leaf), version)) + "\r\n"
-        yield _line(placed.item, end).encode()
+            end = ",".join((_quoted(placed.block), _quoted(placed.leaf), version, ""))
+        if line:
+            yield line + b"\r\n"
+        line = _line(placed.item, end).encode()
+    if line:
+        yield line + b"%d\r\n" % count
 
 
 def _line(item: Item, end: str) -> str:
@@ -144,7 +150,7 @@ def read_table(pieces: Iterable[bytes]) -> Reading:
     """The file's rows; the heading is read at once. Raises InvalidInput and its kin, naming row and column."""
     csv.field_size_limit(_LONGEST_CELL)
     table = _Table(lines_of(pieces))
-    return Reading(None, table.rows(), Dialect())
+    return Reading(None, table.rows(), Dialect(), end=table.end)
 
 
 class _Table:
@@ -156,14 +162,20 @@ class _Table:
         _check_heading(heading)
         self._heading = heading
         self._names = frozenset(heading).difference(_TOLD)
+        self.end = End()
         self._is_place = bool({"type", "x"} & self._names)
         self._missing = frozenset({*_TEXTS, *_FLAGS, "length", "segments"} - self._names)
 
     def rows(self) -> Iterator[Row]:
         """The rows that are not empty."""
+        ends = "end" in self._names
+        at = self._heading.index("end") if ends else 0
         while (cells := self._next()) is not None:
             if any(cells):
-                yield self._row(cells, f"line {self._reader.line_num}")
+                row = self._row(cells, f"line {self._reader.line_num}")
+                if ends:
+                    self.end.is_met, ends = bool(cells[at].strip()), not cells[at].strip()
+                yield row
 
     def _knows(self, name: str) -> bool:
         """Whether the table's columns can say something of a field."""

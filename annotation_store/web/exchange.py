@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -29,6 +29,7 @@ from annotation_store.exchange.viewer_layers import annotation_layers
 from annotation_store.exchange.viewer_reading import remote_state
 from annotation_store.orders import EdgesNm
 from annotation_store.web.body import body_of
+from annotation_store.web.pieces import sent_in_pieces
 from annotation_store.web.planning import Asked, plan_import
 from annotation_store.web.request import Arrival, check_query, json_answer
 from annotation_store.web.service import STORE, AnnotationService, Place
@@ -72,7 +73,7 @@ async def get_export(request: web.Request, target: Target) -> web.StreamResponse
     }
     if request.method == "HEAD" or format.write is None:
         return web.Response(headers=headers)
-    return await _stream(request, format.write(export), headers)
+    return await sent_in_pieces(request, format.write(export), headers)
 
 
 def _left_out(collection: Collection) -> dict[str, str]:
@@ -96,19 +97,6 @@ def _attachment(name: str) -> str:
     """The header that gives a download its name, in both ways of RFC 6266: old programs know only the first."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
-
-
-async def _stream(request: web.Request, pieces: Iterator[bytes], headers: dict[str, str]) -> web.StreamResponse:
-    """Send pieces as they are made; the application ends the connection where one after the first cannot be made."""
-    service = request.app[STORE]
-    piece = await service.export(next, pieces, b"")
-    response = web.StreamResponse(headers=headers)
-    await response.prepare(request)
-    while piece:
-        await response.write(piece)
-        piece = await service.export(next, pieces, b"")
-    await response.write_eof()
-    return response
 
 
 async def get_state(request: web.Request, target: Target) -> web.StreamResponse:

@@ -62,7 +62,7 @@ class AnnotationService:
     def __init__(self, settings: Settings, tree: Tree, volumes: Volumes, *, remote: bool = False) -> None:
         self.settings = settings
         self._volumes = volumes
-        state = usable_state(settings.state, settings.root)
+        self.state = state = usable_state(settings.state, settings.root)
         self.store = AnnotationStore.of(settings, state, tree)
         self.refused = RefusedSaves(None if state is None else state / REFUSED, settings.kept_saves)
         self.large = LargeProcess(settings)

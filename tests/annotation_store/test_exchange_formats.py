@@ -84,6 +84,7 @@ def test_a_file_gives_back_what_was_written(name: str, annotations: list[Placed]
         assert {row.version for row in rows} <= {3}
     else:
         assert reading.origin == ORIGIN
+    assert reading.end.is_met
     assert format_of(data) == name
 
 
@@ -99,7 +100,37 @@ def test_swc_gives_back_fibres_digit_by_digit(unit: str, annotations: list[Place
     assert [reading.dialect.new(row) for row in rows] == [each.item for each in fibres]
     assert [(row.block, row.leaf) for row in rows] == [(each.block, each.leaf) for each in fibres]
     assert reading.origin == ORIGIN
+    assert reading.end.is_met
     assert format_of(data) == "swc"
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl", "swc"])
+@patiently
+@given(annotations=placed.filter(bool), data=st.data())
+def test_a_part_of_a_file_is_refused_or_known_for_one(
+    name: str, annotations: list[Placed], data: st.DataObject
+) -> None:
+    """Wherever it is cut; what is read of it is as it was written, and its annotations are whole ones."""
+    file = written(name, annotations)
+    whole = {row.id: exact(row.fields) for row in FORMATS[name].read(iter([file]), EDGES_NM).rows}
+    part = file[: data.draw(st.integers(0, len(file.rstrip()) - 1))]
+    try:
+        reading = FORMATS[name].read(iter([part]), EDGES_NM)
+        rows = list(reading.rows)
+    except InvalidInput:
+        return
+    if rows or reading.origin is not None:  # else there is nothing to compare with what is stored
+        assert not reading.end.is_met or len(rows) == len(whole)
+    assert {row.id: exact(row.fields) for row in rows}.items() <= whole.items()
+
+
+def test_a_fibre_that_was_cut_off_is_left_out() -> None:
+    fibre: Item = {"id": "f", "type": "linestring", "points": [[number, 1, 1] for number in range(5)]}
+    lines = written("swc", [Placed("x0y0z0", "fibers", fibre, 3)]).splitlines(keepends=True)
+    for count in range(3, len(lines)):
+        reading = FORMATS["swc"].read(iter([b"".join(lines[:count])]), EDGES_NM)
+        assert list(reading.rows) == []
+        assert bool(reading.notes) == (count > 3)
 
 
 @patiently
