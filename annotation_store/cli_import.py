@@ -22,8 +22,9 @@ import orjson
 from annotation_store.cli_author import author_name
 from annotation_store.cli_exchange import Dataset, of_dataset, opened
 from annotation_store.exchange.formats import FORMATS, NEUROGLANCER, Format, format_named, format_of
-from annotation_store.exchange.importing import LISTED, BlockPlan, Importer, Wishes
-from annotation_store.exchange.report import Ended, Report
+from annotation_store.exchange.importing import Importer, Wishes
+from annotation_store.exchange.plans import LISTED, BlockStep
+from annotation_store.exchange.report import Ended, Report, unchanged
 from annotation_store.exchange.rows import Row
 from annotation_store.exchange.viewer_reading import remote_state
 from annotation_store.orders import Order
@@ -167,27 +168,29 @@ class _Work:
 
     def _part(self, importer: Importer, rows: list[Row], *, is_last: bool, is_dry: bool) -> Report:
         ended: dict[str, Ended] = {}
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
+            before = list(ended.values())
             plan = importer.plan(self.dataset.blocks(), rows, last=is_last)
             for directory, block in plan.blocks.items():
                 known = ended.get(directory)
                 if known is None or isinstance(known.error, (PreconditionFailed, Conflict)):
-                    ended[directory] = Ended(block) if is_dry else self._commit(directory, block)
+                    step = block.step(is_dry=is_dry, passes_over=attempt == _ATTEMPTS - 1)
+                    ended[directory] = self._commit(directory, step)
             if not any(isinstance(each.error, (PreconditionFailed, Conflict)) for each in ended.values()):
                 break
-        return Report(list(ended.values()), plan.unchanged, plan.notes, is_dry)
+        return Report(list(ended.values()), unchanged(plan.unchanged, before), plan.notes, is_dry)
 
-    def _commit(self, directory: str, block: BlockPlan) -> Ended:
-        if not block.leaves:
-            return Ended(block)
-        order = Order(directory, block.parts(), self.author, "", secrets.token_hex(16), edges_nm=self.dataset.edges_nm)
+    def _commit(self, directory: str, step: BlockStep) -> Ended:
+        if not step.parts:
+            return Ended(step)
+        order = Order(directory, step.parts, self.author, "", secrets.token_hex(16), edges_nm=self.dataset.edges_nm)
         answer = self.dataset.store.commit([order])[0]
-        return Ended(block, error=answer) if isinstance(answer, PrecomputedError) else Ended(block, answer)
+        return Ended(step, error=answer) if isinstance(answer, PrecomputedError) else Ended(step, answer)
 
 
 def _shortened(ended: Ended) -> Ended:
     """The same without the annotations themselves, which a long import has no room for."""
-    return replace(ended, plan=BlockPlan(ended.plan.name, findings=ended.plan.findings))
+    return replace(ended, step=replace(ended.step, parts=()))
 
 
 def _parts(rows: Iterable[Row], size: int) -> Iterator[tuple[list[Row], bool]]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from annotation_store.model import Item, Items, check_item
+from annotation_store.model import Item, Items, check_item, line_of
 from precomputed_server.errors import Conflict, InvalidAnnotation, NotFound
 
 Operation = Literal["add", "change", "delete", "restore"]
+
+Overtaken = Literal["added", "changed", "removed"]
+"""What was to become of an annotation that somebody else has edited meanwhile."""
+
+_DIGEST_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -101,20 +107,42 @@ class ChangeFields:
 
 @dataclass(frozen=True)
 class EditSeveral:
-    """Several annotations are to be new, several others to be as given, and others gone."""
+    """Several annotations are to be new, several others to be as given, and others gone.
+
+    `seen` are, by id, the digests of what the others were when that was decided; where one is another by now, all is
+    refused, or with `passes_over` what concerns that annotation.
+    """
 
     added: Items
     changed: Items
     deleted: tuple[str, ...]
+    seen: Mapping[str, str] = field(default_factory=dict)
+    passes_over: bool = False
 
     def edits(self, stored: Items) -> list[Edit]:
-        """All of them; raises Conflict when what is to be new is there, NotFound when what is to be edited is not."""
-        edits = [edit for id in self.deleted for edit in DeleteOne(id).edits(stored)]
+        """All of them, or those that nobody has overtaken; raises Conflict."""
+        overtaken = self.overtaken(stored)
+        if overtaken and not self.passes_over:
+            raise Conflict(f"Somebody else has edited {next(iter(overtaken))!r} meanwhile; try again.")
+        edits = [Edit("delete", id) for id in self.deleted if id not in overtaken]
         for id, item in self.changed.items():
-            if id not in stored:
-                raise NotFound(f"There is no annotation with the id {id!r} in this file.")
-            edits += PutOne(item).edits(stored)
-        return edits + [edit for item in self.added.values() for edit in AddOne(item).edits(stored)]
+            edits += PutOne(item).edits(stored) if id not in overtaken else []
+        return edits + [Edit("add", id, item) for id, item in self.added.items() if id not in overtaken]
+
+    def overtaken(self, stored: Items) -> dict[str, Overtaken]:
+        """What somebody else has edited meanwhile, and what was to become of it."""
+        found: dict[str, Overtaken] = {id: "added" for id in self.added if id in stored}
+        found |= {id: "changed" for id in self.changed if not self._is_as_seen(id, stored)}
+        return found | {id: "removed" for id in self.deleted if not self._is_as_seen(id, stored)}
+
+    def left_out(self, stored: Items, made: Iterable[str]) -> dict[str, Overtaken]:
+        """What of it was overtaken when it was carried out, which edited the annotations `made`."""
+        wanted = self.added | self.changed
+        ended = {*made, *(id for id, item in wanted.items() if id in stored and _identical(item, stored[id]))}
+        return {id: why for id, why in self.overtaken(stored).items() if id not in ended}
+
+    def _is_as_seen(self, id: str, stored: Items) -> bool:
+        return id in stored and self.seen.get(id) == digest_of(stored[id])
 
 
 @dataclass(frozen=True)
@@ -146,6 +174,11 @@ class DeleteOne:
         if self.id not in stored:
             raise NotFound(f"There is no annotation with the id {self.id!r} in this file.")
         return [Edit("delete", self.id)]
+
+
+def digest_of(item: Item) -> str:
+    """What tells one state of an annotation from another."""
+    return hashlib.sha256(line_of(item)).hexdigest()[:_DIGEST_DIGITS]
 
 
 def merge_patched(target: Item, patch: Item) -> Item:

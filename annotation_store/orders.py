@@ -6,14 +6,14 @@ no serving process spends time on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import orjson
 
 from annotation_store.blocks import Location
-from annotation_store.edits import AddOne, Change, ChangeFields, DeleteOne, EditSeveral, PutOne, ReplaceAll
+from annotation_store.edits import AddOne, Change, ChangeFields, DeleteOne, EditSeveral, Overtaken, PutOne, ReplaceAll
 from annotation_store.extent import Extent
 from annotation_store.model import Items, check_depth, check_item, parse_item, parse_items, parse_object
 from annotation_store.review import Refusal, Review
@@ -117,7 +117,7 @@ class Outcome:
 
     `etag` is None where a later edit was committed with it or where the file says something else than the body;
     `parked` is the id under which removals were kept instead of being applied; `refused` are annotations that were not
-    confirmed.
+    confirmed, or were passed over.
     """
 
     leaf: str
@@ -127,7 +127,7 @@ class Outcome:
     said: Said = "applied"
     parked: str | None = None
     id: str | None = None
-    refused: Mapping[str, Refusal] | None = None
+    refused: Mapping[str, Refusal | Overtaken] | None = None
 
 
 Answer = list[Outcome] | PrecomputedError
@@ -160,7 +160,7 @@ def _several(part: Part) -> Wish:
     added, changed = ({item["id"]: item for item in members[name]} for name in ("add", "change"))
     for item in (*added.values(), *changed.values()):
         check_item(item, "the annotation")
-    return EditSeveral(added, changed, tuple(members["delete"]))
+    return EditSeveral(added, changed, tuple(members["delete"]), members["seen"], members["passes_over"])
 
 
 def _review(part: Part) -> Wish:
@@ -185,6 +185,16 @@ _WISHES: Mapping[Kind, Callable[[Part], Wish]] = {
     "discard": lambda part: Resolve(_id_of(part), "discarded"),
     "review": _review,
 }
+
+
+def left_out(part: Part, stored: Items, made: Iterable[str]) -> Mapping[str, Refusal | Overtaken] | None:
+    """What a part that edited `made` has left out, as far as what is stored now tells it: the log does not."""
+    if part.kind not in ("review", "several"):
+        return None
+    wish = part.wish()
+    if isinstance(wish, EditSeveral):
+        return wish.left_out(stored, made)
+    return wish.refused(stored) if isinstance(wish, Review) else None
 
 
 def reviewing(leaf: str, review: Review, if_match: tuple[str, ...] | None = None) -> Part:

@@ -14,7 +14,7 @@ from annotation_store.committing.leaf import Content
 from annotation_store.committing.memory import Memory
 from annotation_store.committing.working import PageSave, Working
 from annotation_store.digests import etag_of_hash
-from annotation_store.edits import Edit, RestoreTo
+from annotation_store.edits import Edit, EditSeveral, RestoreTo
 from annotation_store.extent import check_places
 from annotation_store.history.instants import read_instant
 from annotation_store.history.records import (
@@ -30,7 +30,7 @@ from annotation_store.history.records import (
 from annotation_store.history.versions import Versions
 from annotation_store.merging.saves import decide
 from annotation_store.merging.shadows import WHOLE, Parking
-from annotation_store.orders import Answer, Order, Outcome, Part, Resolve, Restore, Said, Save
+from annotation_store.orders import Answer, Order, Outcome, Part, Resolve, Restore, Said, Save, left_out
 from annotation_store.pages.candidates import Pages
 from annotation_store.pages.journal import Journal
 from annotation_store.pages.origins import Holding
@@ -126,8 +126,7 @@ class Group:
             version = made[-1][1] if made else newest
             said: Said = "parked" if done.parked else "applied" if made else "unchanged"
             id = made[0][3] if part.kind == "add" and made else part.id
-            wish = part.wish() if part.kind == "review" else None  # what it refused is not in the log
-            refused = wish.refused(self._at_work(part.leaf).items) if isinstance(wish, Review) else None
+            refused = left_out(part, self._at_work(part.leaf).items, [edit[3] for edit in made])
             outcomes.append(Outcome(part.leaf, len(made), version, None, said, done.parked, id, refused))
         return outcomes
 
@@ -164,10 +163,12 @@ class Group:
         if isinstance(wish, Review):
             return self._review(part, wish, head, working)
         change = self._restored(part, wish) if isinstance(wish, Restore) else wish
+        several = change if isinstance(change, EditSeveral) and change.passes_over else None
+        passed_over = None if several is None else several.overtaken(working.items)
         edits = change.edits(working.items)
         if order.extent is not None and part.kind in _SINGLE:
             check_places(edits, working.items, order.extent)
-        outcome = self._edit(part, head, working, edits)
+        outcome = replace(self._edit(part, head, working, edits), refused=passed_over)
         if isinstance(change, RestoreTo) and outcome.edits:
             self._reorder(change, head, working, outcome)
         if outcome.edits and outcome.id is not None:

@@ -1,36 +1,28 @@
 """What an import would do: each annotation of a file merged into the leaf where it lies or belongs, as edits by block.
 
-Nothing is written here. The edits are of the versions that were read: where somebody else was faster, the import is
-planned anew.
+Nothing is written here. The edits are of the annotations as they were read: where somebody else was faster, the import
+is planned anew.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import orjson
+from dataclasses import dataclass
 
 from annotation_store.blocks import Blocks, slice_leaf
 from annotation_store.exchange.fields import PLACE, first_position, slice_at
 from annotation_store.exchange.merging import LOST, UNKNOWN, Base, Merge, Verdict
+from annotation_store.exchange.plans import BlockPlan, Finding, Plan
 from annotation_store.exchange.rows import CUT_SHORT, Dialect, Leaf, Made, Origin, Reading, Row
 from annotation_store.exchange.selection import CONTOURS, is_sound
 from annotation_store.exchange.stored import Stored
 from annotation_store.extent import check_inside
 from annotation_store.model import Item, Items, check_item
-from annotation_store.orders import Part
 from annotation_store.reader import AnnotationReader
 from precomputed_server.errors import InvalidAnnotation, InvalidInput, NotFound
 
-Kind = Literal["added", "changed", "removed", "conflict"]
-KINDS: tuple[Kind, ...] = ("added", "changed", "removed", "conflict")
-
 FIBERS, CENTROIDS = "fibers", "centroids"
-LISTED = 1000
-"""How many annotations of each kind a report names; all are counted."""
 
 
 @dataclass(frozen=True)
@@ -43,64 +35,6 @@ class Wishes:
 
     removes: bool | None = None
     prefers_file: bool = False
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What becomes of one annotation, or what does not and `why`."""
-
-    kind: Kind
-    id: str
-    block: str
-    leaf: str
-    fields: tuple[str, ...] = ()
-    why: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """The row of a report."""
-        fields = ["geometry" if name == PLACE else name for name in self.fields]
-        row: dict[str, Any] = {"id": self.id, "block": self.block, "leaf": self.leaf}
-        return row | ({"fields": fields} if self.kind != "added" else {}) | ({"why": self.why} if self.why else {})
-
-
-@dataclass
-class LeafEdits:
-    """The edits of one leaf, and the entity tag of what they are edits of."""
-
-    leaf: str
-    etag: str | None
-    added: Items = field(default_factory=dict)
-    changed: Items = field(default_factory=dict)
-    deleted: list[str] = field(default_factory=list)
-
-    def part(self) -> Part:
-        """The part of an order."""
-        body = {"add": list(self.added.values()), "change": list(self.changed.values()), "delete": self.deleted}
-        if_match = None if self.etag is None else (self.etag,)
-        return Part(self.leaf, "several", if_match=if_match, body=orjson.dumps(body))
-
-
-@dataclass
-class BlockPlan:
-    """What happens in one block: its directory's name, the edits of its leaves, and the findings."""
-
-    name: str
-    leaves: dict[str, LeafEdits] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    size: int = 0
-
-    def parts(self) -> tuple[Part, ...]:
-        """The parts of the one order that carries it out."""
-        return tuple(edits.part() for edits in self.leaves.values())
-
-
-@dataclass
-class Plan:
-    """What an import would do, by the blocks' directories beneath the root."""
-
-    blocks: dict[str, BlockPlan] = field(default_factory=dict)
-    unchanged: int = 0
-    notes: list[str] = field(default_factory=list)
 
 
 class Importer:
@@ -256,21 +190,23 @@ class _Work:
         if verdict is not None and verdict.after is None and not verdict.conflicts:
             self.plan.unchanged += 1
             return
-        stored = self.stored.leaf(leaf)
-        block = self.plan.blocks.setdefault(stored.location.directory, BlockPlan(leaf[0]))
+        place = self.stored.leaf(leaf)
+        name = place.location.leaf
+        block = self.plan.blocks.setdefault(place.location.directory, BlockPlan(leaf[0]))
         if verdict is not None and verdict.conflicts:
-            block.findings.append(Finding("conflict", id, *leaf, verdict.conflicts, verdict.why))
+            block.note(Finding("conflict", id, *leaf, verdict.conflicts, verdict.why))
             if verdict.after is None:
                 return
-        name = stored.location.leaf
-        edits = block.leaves.setdefault(name, LeafEdits(name, stored.etag))
-        block.size = max(block.size, stored.size)
+        block.size = max(block.size, place.size)
+        if not is_new:
+            block.remember(name, id, place.items[id])
         if verdict is None:
-            edits.deleted.append(id)
-            block.findings.append(Finding("removed", id, *leaf))
+            block.edits(name).deleted.append(id)
+            block.note(Finding("removed", id, *leaf))
         elif verdict.after is not None:
+            edits = block.edits(name)
             (edits.added if is_new else edits.changed)[id] = verdict.after
-            block.findings.append(Finding("added" if is_new else "changed", id, *leaf, verdict.fields))
+            block.note(Finding("added" if is_new else "changed", id, *leaf, verdict.fields))
 
     def place_of(self, item: Item, row: Row) -> Leaf:
         """Where a new annotation belongs: the block of its first position, the leaf of its kind."""

@@ -9,7 +9,6 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,8 +19,9 @@ from aiohttp import web
 from annotation_store.blocks import Location, join
 from annotation_store.exchange.collect import Collection
 from annotation_store.exchange.formats import NEUROGLANCER, WRITTEN, Format, format_named, format_of
-from annotation_store.exchange.importing import BlockPlan, Plan, Wishes
-from annotation_store.exchange.report import Ended, Report
+from annotation_store.exchange.importing import Wishes
+from annotation_store.exchange.plans import BlockStep
+from annotation_store.exchange.report import Ended, Report, unchanged
 from annotation_store.exchange.rows import Export, Placed
 from annotation_store.exchange.selection import Selection, read_selection
 from annotation_store.exchange.swc import UM, VOXEL
@@ -30,7 +30,7 @@ from annotation_store.exchange.viewer_reading import remote_state
 from annotation_store.orders import EdgesNm
 from annotation_store.web.body import body_of
 from annotation_store.web.pieces import sent_in_pieces
-from annotation_store.web.planning import Asked, plan_import
+from annotation_store.web.planning import Asked, Planned, plan_import
 from annotation_store.web.request import Arrival, check_query, json_answer
 from annotation_store.web.service import STORE, AnnotationService, Place
 from annotation_store.web.versions import instant_of_query
@@ -169,10 +169,10 @@ async def post_import(request: web.Request, target: Target) -> web.StreamRespons
     is_dry = _is_asked(request, "dry_run") is True
     async with body_of(request, service.settings, service.bodies) as body:
         volume, _ = await _collection(request, target)
-        asked = Asked(target.parts["dataset"], request.query.get("format"), _wishes(request), _edges(volume))
+        asked = Asked(target.parts["dataset"], request.query.get("format"), _wishes(request), _edges(volume), is_dry)
         state = await _own_state(request, asked, body)
         work = _Import(service, arrival, asked, body if state is None else state)
-        report = await work.carry_out(is_dry=is_dry)
+        report = await work.carry_out()
     source = f"{request.scheme}://{request.host}/"
     url = f"{source}{join(tree_url(volume.path), ANNOTATIONS)}/state"
     rows = [_block_row(ended) for ended in report.ended]
@@ -190,9 +190,9 @@ def _wishes(request: web.Request) -> Wishes:
 
 def _block_row(ended: Ended) -> dict[str, Any]:
     if ended.error is not None:
-        return {"block": ended.plan.name, "status": status_of(ended.error), "detail": str(ended.error)}
+        return {"block": ended.step.name, "status": status_of(ended.error), "detail": str(ended.error)}
     leaves = [{"leaf": each.leaf, "version": each.version, "etag": each.etag} for each in ended.outcomes]
-    return {"block": ended.plan.name, "status": 200, "leaves": leaves}
+    return {"block": ended.step.name, "status": 200, "leaves": leaves}
 
 
 @dataclass(frozen=True)
@@ -204,36 +204,36 @@ class _Import:
     asked: Asked
     body: bytes
 
-    async def carry_out(self, *, is_dry: bool) -> Report:
-        """Plan it and commit the plan, block by block; where somebody else was faster, plan that block anew."""
+    async def carry_out(self) -> Report:
+        """Plan it and commit the plan, block by block; where somebody else was faster, plan that block anew.
+
+        In the end what others edit without a pause is passed over.
+        """
         ended: dict[str, Ended] = {}
-        for _ in range(_ATTEMPTS):
-            plan = await self._plan()
-            waiting = {name: block for name, block in plan.blocks.items() if _is_open(ended.get(name))}
-            end: Callable[[str, BlockPlan], Awaitable[Ended]] = self._say if is_dry else self._commit
-            ends = await asyncio.gather(*(end(name, block) for name, block in waiting.items()))
+        for attempt in range(_ATTEMPTS):
+            before = list(ended.values())
+            plan = await self._plan(passes_over=attempt == _ATTEMPTS - 1)
+            waiting = {name: step for name, step in plan.steps.items() if _is_open(ended.get(name))}
+            ends = await asyncio.gather(*(self._commit(name, step) for name, step in waiting.items()))
             ended |= dict(zip(waiting, ends, strict=True))
             if not any(map(_is_open, ended.values())):
                 break
-        return Report(list(ended.values()), plan.unchanged, plan.notes, is_dry)
+        return Report(list(ended.values()), unchanged(plan.unchanged, before), plan.notes, self.asked.is_dry)
 
-    async def _plan(self) -> Plan:
+    async def _plan(self, *, passes_over: bool) -> Planned:
         # Anew each time: the first annotation of a block makes its directory.
         blocks = await self.service.blocks(self.asked.dataset)
-        return await self.service.large.call(plan_import, self.asked, blocks, self.body)
+        return await self.service.large.call(plan_import, self.asked, blocks, self.body, passes_over)
 
-    async def _say(self, _directory: str, block: BlockPlan) -> Ended:
-        return Ended(block)
-
-    async def _commit(self, directory: str, block: BlockPlan) -> Ended:
-        if not block.leaves:
-            return Ended(block)
-        place = Place(self.asked.dataset, block.name, Location(directory, ""), self.asked.edges_nm, block.size)
-        order = self.arrival.order(place, block.parts(), self.body)
+    async def _commit(self, directory: str, step: BlockStep) -> Ended:
+        if not step.parts:
+            return Ended(step)
+        place = Place(self.asked.dataset, step.name, Location(directory, ""), self.asked.edges_nm, step.size)
+        order = self.arrival.order(place, step.parts, self.body)
         try:
-            return Ended(block, await self.service.commit(order, block.size))
+            return Ended(step, await self.service.commit(order, step.size))
         except PrecomputedError as error:
-            return Ended(block, error=error)
+            return Ended(step, error=error)
 
 
 def _is_open(ended: Ended | None) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from annotation_store.blocks import Blocks
 from annotation_store.exchange.formats import format_named, format_of
-from annotation_store.exchange.importing import Importer, Plan, Wishes
+from annotation_store.exchange.importing import Importer, Wishes
+from annotation_store.exchange.plans import BlockStep
 from annotation_store.orders import EdgesNm
 from annotation_store.web.large import opened
 from precomputed_server.errors import TooLarge
@@ -25,9 +26,22 @@ class Asked:
     format: str | None
     wishes: Wishes
     edges_nm: EdgesNm
+    is_dry: bool = False
 
 
-def plan_import(asked: Asked, blocks: Blocks, body: bytes) -> Plan:
+@dataclass(frozen=True)
+class Planned:
+    """What is to be committed, by the blocks' directories beneath the root, in the bytes that the writer gets.
+
+    The worker's loop has no time for the annotations themselves.
+    """
+
+    steps: dict[str, BlockStep]
+    unchanged: int
+    notes: list[str]
+
+
+def plan_import(asked: Asked, blocks: Blocks, body: bytes, passes_over: bool) -> Planned:
     """What the body would do; raises InvalidInput and its kin, Unreadable."""
     format = format_named(asked.format or format_of(body))
     reading = format.read(iter([body]), asked.edges_nm)
@@ -41,5 +55,7 @@ def plan_import(asked: Asked, blocks: Blocks, body: bytes) -> Plan:
         plan = Importer(opened(), asked.dataset, reading, asked.wishes, asked.edges_nm).plan(blocks, rows)
     except OSError as error:
         raise typed(error, "The annotation file") from error
-    plan.notes += reading.notes
-    return plan
+    steps = {
+        directory: block.step(is_dry=asked.is_dry, passes_over=passes_over) for directory, block in plan.blocks.items()
+    }
+    return Planned(steps, plan.unchanged, plan.notes + reading.notes)

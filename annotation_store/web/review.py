@@ -11,7 +11,7 @@ from aiohttp import web
 from annotation_store.model import check_id, parse_object
 from annotation_store.orders import Outcome, Part, reviewing
 from annotation_store.progress.listing import After, Wanted, Which
-from annotation_store.review import Refusal, Review
+from annotation_store.review import Review
 from annotation_store.web.body import body_of
 from annotation_store.web.edits import commit_blocks
 from annotation_store.web.progress import PROGRESS, Found, chosen, kind_of_query
@@ -23,7 +23,7 @@ from precomputed_server.web.routes import Target
 
 _MOST, _LONGEST = 10_000, 4 << 20
 """How many annotations a request may confirm, and how many bytes it may have."""
-_SENTENCES: Mapping[Refusal, str] = {
+_SENTENCES: Mapping[str, str] = {
     "missing": "There is no annotation of that id in this file any more.",
     "moved": "It was moved since it was listed; look at it again.",
 }

@@ -18,7 +18,8 @@ import pytest
 from annotation_store import cli_import
 from annotation_store.exchange.collect import Collection
 from annotation_store.exchange.formats import FORMATS, WRITTEN
-from annotation_store.exchange.importing import Importer, Plan
+from annotation_store.exchange.importing import Importer
+from annotation_store.exchange.plans import Plan
 from annotation_store.exchange.rows import Export
 from precomputed_server.cli import main
 from precomputed_server.errors import DestinationExists, InvalidAnnotation, InvalidInput, NotFound

@@ -661,8 +661,8 @@ async def test_what_was_done_between_plan_and_write_is_kept(
     client = await begun(connect, place)
     plan, calls = exchange._Import._plan, iter(("first", "second"))
 
-    async def overtaken(work: Any) -> Any:  # noqa: ANN401  # a plan
-        planned = await plan(work)
+    async def overtaken(work: Any, **given: Any) -> Any:  # noqa: ANN401  # a plan
+        planned = await plan(work, **given)
         if next(calls) == "first":
             await client.patch(f"{CENTROIDS}?id=c", json={**CELL, "reviewed": True})
         return planned
@@ -671,6 +671,41 @@ async def test_what_was_done_between_plan_and_write_is_kept(
     report = await imported(client, "id,description\nc,new\n")
     assert report["counts"]["changed"] == 1
     assert place.stored("centroids")["c"] == {**CELL, "reviewed": True, "description": "new"}
+
+
+async def test_an_import_ends_where_people_edit_without_a_pause(
+    connect: Connect, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever edits other annotations of the file holds nothing up; what is edited all the time is a conflict."""
+    client = await begun(connect, place)
+    await client.patch(f"{CENTROIDS}?id=d", json=CELL | {"id": "d"})
+    plan, plans = exchange._Import._plan, list[int]()
+
+    async def overtaken(work: Any, **given: Any) -> Any:  # noqa: ANN401  # a plan
+        planned = await plan(work, **given)
+        plans.append(len(plans))
+        for id in busy:
+            cell = {**CELL, "id": id, "point": [1, 1, len(plans) / 10]}
+            assert (await client.patch(f"{CENTROIDS}?id={id}", json=cell)).status == 200
+        return planned
+
+    monkeypatch.setattr(exchange._Import, "_plan", overtaken)
+    busy = ["other"]
+    report = await imported(client, "id,description\nc,first\nd,first\n")
+    assert (report["counts"]["changed"], len(plans)) == (2, 1)
+    busy = ["c"]
+    report = await imported(client, "id,description\nc,second\nd,second\ne,second\n")
+    assert {name: report["counts"][name] for name in ("changed", "conflicts")} == {"changed": 2, "conflicts": 1}
+    assert [(row["id"], row["fields"]) for row in report["conflicts"]] == [("c", ["description"])]
+    cells = place.stored("centroids")
+    assert [cells[id]["description"] for id in "cde"] == ["soma", "second", "second"]
+    plans.clear()
+    busy = ["d"]
+    lines = [json.dumps(each) for each in (cells["c"] | {"who": "me"}, cells["e"], cells["b"])]
+    report = await imported(client, "\n".join(lines), "?remove=1")
+    assert [row["id"] for row in report["removed"]] == ["other"]
+    assert [(row["id"], row["fields"]) for row in report["conflicts"]] == [("d", ["removal"])]
+    check_log(place)
 
 
 async def test_only_this_server_is_asked_for_a_saved_state(connect: Connect, place: Place) -> None:
