@@ -76,6 +76,10 @@ class Location:
         parent, _, block = self.directory.rpartition("/")
         return join(parent, f"{HISTORY}/{block or '.'}")
 
+    def is_named(self, block: str, leaf: str) -> bool:
+        """Whether these are its own names, and not those of a link to it."""
+        return self.leaf == leaf and self.directory.rpartition("/")[2] == block
+
 
 @dataclass(frozen=True)
 class BlockOf:

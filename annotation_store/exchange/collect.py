@@ -69,16 +69,20 @@ class Collection:
     def found(self) -> list[Found]:
         """The leaves that are meant, each in the version that `annotations` reads; raises OSError."""
         self.unreadable = []
-        leaves = []
+        found: dict[str, Found] = {}
         for leaf in self._leaves():
             try:
-                found = self._find(leaf)
+                location = self._reader.locate(self._dataset, *leaf)
+                # Of the names of one file its own is taken.
+                if location.path in found and not location.is_named(*leaf):
+                    continue
+                each = self._find(leaf, location)
             except Unreadable:
                 self.unreadable.append("/".join(leaf))
                 continue
-            if found is not None:
-                leaves.append(found)
-        return sorted(leaves, key=lambda each: each.leaf)
+            if each is not None:
+                found[location.path] = each
+        return sorted(found.values(), key=lambda each: each.leaf)
 
     def origin(self, found: list[Found], name: str) -> Origin:
         """What a file of these leaves of the dataset of that name is made from."""
@@ -102,16 +106,15 @@ class Collection:
                     yield Placed(block, leaf, item, version)
 
     def _leaves(self) -> Iterator[Leaf]:
-        for block in self._blocks.existing:
+        for block in sorted(self._blocks.existing):
             with contextlib.suppress(InvalidInput):
                 check_name(block, "block")
                 names = set(self._reader.leaves(self._dataset, block))
                 if self._at is not None:
                     names |= set(self._reader.logged_leaves(self._reader.locate(self._dataset, block, "fibers")))
-                yield from ((block, name) for name in names if self._selection.has_leaf(name))
+                yield from ((block, name) for name in sorted(names) if self._selection.has_leaf(name))
 
-    def _find(self, leaf: Leaf) -> Found | None:
-        location = self._reader.locate(self._dataset, *leaf)
+    def _find(self, leaf: Leaf, location: Location) -> Found | None:
         if self._at is not None:
             with contextlib.suppress(NotFound):
                 return Found(leaf, location, Made(self._version_at(location, self._at), None))

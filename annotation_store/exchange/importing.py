@@ -7,14 +7,15 @@ is planned anew.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from annotation_store.blocks import Blocks, slice_leaf
+from annotation_store.exchange.bases import Bases, Seen
 from annotation_store.exchange.fields import PLACE, first_position, slice_at
-from annotation_store.exchange.merging import LOST, UNKNOWN, Base, Merge, Verdict
+from annotation_store.exchange.merging import UNKNOWN, Merge, Verdict
 from annotation_store.exchange.plans import BlockPlan, Finding, Plan
-from annotation_store.exchange.rows import CUT_SHORT, Dialect, Leaf, Made, Origin, Reading, Row
+from annotation_store.exchange.rows import CUT_SHORT, Dialect, Leaf, Reading, Row
 from annotation_store.exchange.selection import CONTOURS, is_sound
 from annotation_store.exchange.stored import Stored
 from annotation_store.extent import check_inside
@@ -52,7 +53,7 @@ class Importer:
         self._merge = Merge(reading.dialect, wishes.prefers_file, self._edges_nm)
         self._asked = wishes.removes is True
         self._removes = reading.removes if wishes.removes is None else wishes.removes
-        self._seen: dict[str, str] = {}
+        self._seen = Seen(reading.dialect)
         self._touched: set[Leaf] = set()
         self._blocks: frozenset[str] | None = None
 
@@ -64,11 +65,10 @@ class Importer:
         work = _Work(Stored(self._reader, self._dataset, blocks), self._edges_nm)
         if self._blocks is None:  # those of the first part: what this import makes has lost nothing
             self._blocks = frozenset(blocks.existing)
-        bases = _Bases(work.stored, self._origin, self._blocks)
-        for row in rows:
-            if self._seen.setdefault(row.id, row.where) != row.where:
-                raise InvalidAnnotation(f"{row.where} has the id {row.id!r} of {self._seen[row.id]}.")
-            self._take(row, work, bases)
+        bases = Bases(work.stored, self._origin, self._blocks, self._is_shown)
+        placed = [(row, self._seen.put(row, work.stored)) for row in rows]
+        for row, likely in placed:
+            self._take(row, likely, work, bases)
         if last and not self._end.is_met:
             work.plan.notes.append(CUT_SHORT)
         elif last and self._removes:
@@ -76,11 +76,9 @@ class Importer:
         work.plan.notes += bases.notes + work.stored.notes
         return work.plan
 
-    def _take(self, row: Row, work: _Work, bases: _Bases) -> None:
-        named = (row.block, row.leaf) if row.block is not None and row.leaf is not None else None
-        likely = named if named is not None and work.stored.exists(named) else None
-        base, made_in = bases.of(row, likely)
-        leaf = work.stored.find(row.id, likely or made_in)
+    def _take(self, row: Row, likely: Leaf | None, work: _Work, bases: Bases) -> None:
+        base, made_in = bases.of(row, likely, self._seen)
+        leaf = self._where(row, likely or made_in, work.stored, bases)
         stored = None if leaf is None else work.stored.leaf(leaf).items[row.id]
         verdict = self._merge.verdict(row, base, stored)
         if leaf is None:
@@ -96,20 +94,40 @@ class Importer:
             work.plan.unchanged += 1
             return
         self._touched.add(leaf)
+        self._seen.take(row.id, *(work.stored.file(each) for each in (leaf, made_in) if each is not None))
         if verdict.after is not None:
             check_item(verdict.after, row.where)
+            if work.has(leaf, row.id):
+                raise InvalidAnnotation(
+                    f"{row.where} has the id {row.id!r} of another one of {leaf[1]}; give it a new one."
+                )
         work.put(leaf, row.id, verdict, is_new=stored is None)
 
-    def _remove(self, work: _Work, bases: _Bases) -> None:
+    def _where(self, row: Row, likely: Leaf | None, stored: Stored, bases: Bases) -> Leaf | None:
+        """The leaf in which a row's annotation lies, and not another one of the same id."""
+        if likely is not None and row.id in stored.leaf(likely).items:
+            return likely
+        found = [
+            leaf
+            for leaf in stored.find(row.id)
+            if not self._seen.is_of_another(row, leaf, stored) and not (likely and bases.has(leaf, row.id))
+        ]
+        return next((leaf for leaf in found if self._dialect.apart(leaf[1]) == row.leaf), next(iter(found), None))
+
+    def _remove(self, work: _Work, bases: Bases) -> None:
         """Remove what the file was made from, or what its leaves hold, and what it has no more."""
         if self._origin is not None and self._origin.selection.authors:
             raise InvalidInput("What an export by author lacks cannot be removed; leave out the removals.")
         for leaf, items, is_base in bases.all(self._touched):
             stored = work.stored.leaf(leaf).items
+            file = work.stored.file(leaf)
             shown = {id: item for id, item in items.items() if self._is_shown(item)}
-            missing = [id for id in shown if id not in self._seen and id in stored]
-            kept = set() if self._asked or not is_base else _lost(self._dialect, shown, self._seen)
-            for id in missing:
+            shown = {id: item for id, item in shown.items() if not bases.is_hidden(leaf, id, self._dialect)}
+            seen = {id for id in shown if self._seen.covers(leaf, file, id)}
+            kept = set() if self._asked or not is_base else _lost(self._dialect, shown, seen)
+            for id in shown:
+                if id in seen or id not in stored:
+                    continue
                 why = self._merge.removal(shown[id] if is_base else UNKNOWN, stored[id])
                 if why is None and id in kept:
                     sentence = "the whole kind is missing, which looks like a viewer that cannot show it"
@@ -123,57 +141,13 @@ class Importer:
         return self._origin is None or self._origin.selection.has(item)
 
 
-def _lost(dialect: Dialect, shown: Items, seen: Iterable[str]) -> set[str]:
+def _lost(dialect: Dialect, shown: Items, seen: set[str]) -> set[str]:
     """The annotations of kinds of which a leaf had several and the file has none: nobody removes them one by one."""
     kinds: dict[str, set[str]] = {}
     for id, item in shown.items():
         fields = dialect.shown(item)
         kinds.setdefault(fields[PLACE][0] if fields else "", set()).add(id)
-    known = set(seen)
-    return {id for ids in kinds.values() if len(ids) > 2 and not ids & known for id in ids}
-
-
-class _Bases:
-    """What the annotations of a file were made from; a block that was not among `blocks` can have lost nothing."""
-
-    def __init__(self, stored: Stored, origin: Origin | None, blocks: frozenset[str]) -> None:
-        self._stored = stored
-        self._blocks = blocks
-        self._origin = origin
-        self.notes: list[str] = []
-        self._made: dict[str, tuple[Leaf, Item]] = {}
-        self._leaves: dict[Leaf, Items] = {}
-        for leaf, made in origin.leaves.items() if origin is not None else ():
-            items = stored.base(leaf, made)
-            if items is None:
-                name = "/".join(leaf)[:100]
-                self.notes.append(f"What {name} was when the file was made is not known any longer.")
-                continue
-            self._leaves[leaf] = items
-            self._made |= {id: (leaf, item) for id, item in items.items()}
-
-    def of(self, row: Row, likely: Leaf | None) -> tuple[Base, Leaf | None]:
-        """What a row was made from, and of which leaf that is."""
-        if row.id in self._made:
-            leaf, item = self._made[row.id]
-            return item, leaf
-        if self._origin is not None:
-            # Whatever is stored under an id that the file was not made from came afterwards.
-            whole = all(leaf in self._leaves or leaf[0] not in self._blocks for leaf in self._origin.leaves)
-            return (None if whole else LOST), None
-        if likely is not None and row.version is not None:
-            items = self._stored.base(likely, Made(row.version, None))
-            if items is None:
-                return (LOST if likely[0] in self._blocks else None), None
-            return items.get(row.id), None
-        return UNKNOWN, None
-
-    def all(self, touched: set[Leaf]) -> Iterator[tuple[Leaf, Items, bool]]:
-        """The leaves that may have lost something, what they held, and whether the file was made from that."""
-        if self._origin is not None:
-            yield from ((leaf, items, True) for leaf, items in self._leaves.items())
-        else:
-            yield from ((leaf, self._stored.leaf(leaf).items, False) for leaf in sorted(touched))
+    return {id for ids in kinds.values() if len(ids) > 2 and not ids & seen for id in ids}
 
 
 class _Work:
@@ -184,6 +158,13 @@ class _Work:
         self.plan = Plan()
         self._edges_nm = edges_nm
         self._in_nm: bool | None = None
+
+    def has(self, leaf: Leaf, id: str) -> bool:
+        """Whether an annotation of a leaf is edited already."""
+        place = self.stored.leaf(leaf).location
+        block = self.plan.blocks.get(place.directory)
+        edits = None if block is None else block.leaves.get(place.leaf)
+        return edits is not None and (id in edits.added or id in edits.changed)
 
     def put(self, leaf: Leaf, id: str, verdict: Verdict | None, *, is_new: bool = False) -> None:
         """Note what becomes of an annotation of a leaf; None: it is removed."""

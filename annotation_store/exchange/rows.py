@@ -110,7 +110,16 @@ class Row:
 
 
 class Dialect:
-    """How a format sees annotations. This one sees them as they are."""
+    """How a format sees annotations. This one sees them as they are.
+
+    `shows_one`: of annotations with one id in what is `apart` from others, it shows only the first.
+    """
+
+    shows_one = False
+
+    def apart(self, leaf: str) -> str:
+        """What a row that names no block says of a leaf: its name."""
+        return leaf
 
     def shown(self, item: Item) -> Fields | None:
         """What the format says of a sound annotation; None: it cannot say anything of it."""

@@ -32,7 +32,8 @@ class Stored:
         self.blocks = blocks
         self._leaves: dict[Leaf, StoredLeaf] = {}
         self._bases: dict[tuple[Leaf, Made], Items | None] = {}
-        self._places: dict[str, Leaf] | None = None
+        self._places: dict[str, tuple[Leaf, ...]] | None = None
+        self._files: dict[Leaf, str] = {}
         self._unreadable: dict[Leaf, str] = {}
 
     @property
@@ -46,16 +47,24 @@ class Stored:
             self._leaves[leaf] = self._read(leaf)
         return self._leaves[leaf]
 
-    def find(self, id: str, likely: Leaf | None = None) -> Leaf | None:
-        """The leaf in which an annotation lies; `likely` is looked at first."""
-        if likely is not None and id in self.leaf(likely).items:
-            return likely
+    def file(self, leaf: Leaf) -> str:
+        """What is the same for all names of a leaf; raises Unreadable."""
+        if leaf not in self._files:
+            is_there = self.exists(leaf)
+            self._files[leaf] = self._reader.locate(self._dataset, *leaf).path if is_there else "/".join(leaf)
+        return self._files[leaf]
+
+    def find(self, id: str) -> tuple[Leaf, ...]:
+        """The leaves in which an annotation of that id lies."""
         if self._places is None:
             self._places = {}
             for leaf, stored in self._readable():
+                alone = (leaf,)
                 for each in stored.items:
-                    self._places.setdefault(each, leaf)
-        return self._places.get(id)
+                    found = self._places.setdefault(each, alone)
+                    if found is not alone:
+                        self._places[each] = (*found, leaf)
+        return self._places.get(id, ())
 
     def exists(self, leaf: Leaf) -> bool:
         """Whether both names may be those of a block that there is, and of a leaf."""

@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from annotation_store.blocks import slice_digits
 from annotation_store.exchange.fields import PLACE, Fields, in_one_slice, item_of, patched, same
 from annotation_store.exchange.rows import Dialect, Row
 from annotation_store.exchange.selection import CONTOURS, is_sound
@@ -34,6 +35,11 @@ _PROPERTY_ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
 
 class ViewerDialect(Dialect):
     """What Neuroglancer shows of an annotation: type, coordinates, description, segments, and numbers."""
+
+    shows_one = True
+
+    def apart(self, leaf: str) -> str:
+        return layer_name(leaf)
 
     def shown(self, item: Item) -> Fields | None:
         if not is_sound(item):
@@ -81,6 +87,11 @@ class ViewerDialect(Dialect):
         if kind == POLYLINE:
             kind, coordinates = _drawn(coordinates[0], row.leaf)
         return item_of(row.id, {**row.fields, PLACE: [kind, *coordinates]})
+
+
+def layer_name(leaf: str) -> str:
+    """The layer of a leaf."""
+    return CONTOURS if slice_digits(leaf) is not None else leaf
 
 
 def to_viewer(id: str, fields: Fields, relationships: int, properties: Iterable[str]) -> dict[str, Any]:

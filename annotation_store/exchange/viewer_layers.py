@@ -12,12 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from annotation_store.blocks import slice_digits
 from annotation_store.exchange.fields import Fields
 from annotation_store.exchange.rows import Made, Origin, Placed
 from annotation_store.exchange.selection import CONTOURS, Selection
 from annotation_store.exchange.text import dumped
-from annotation_store.exchange.viewer_items import PROPERTIES, ViewerDialect, property_type, to_viewer
+from annotation_store.exchange.viewer_items import PROPERTIES, ViewerDialect, layer_name, property_type, to_viewer
 from annotation_store.exchange.viewer_reading import BASE, LOCAL
 from precomputed_server.errors import TooLarge
 
@@ -38,8 +37,12 @@ class _Layer:
     properties: dict[str, str] = field(default_factory=dict)
 
     def put(self, id: str, fields: Fields) -> None:
-        """Take an annotation; a property whose values have several types keeps the one that is met first."""
-        self.shown[id] = fields
+        """Take an annotation; a property whose values have several types keeps the one that is met first.
+
+        Of annotations with one id, which several files may have, the viewer can have one.
+        """
+        if self.shown.setdefault(id, fields) is not fields:
+            return
         for name, value in fields.get(PROPERTIES, {}).items():
             self.properties.setdefault(name, property_type(value) or "")
 
@@ -62,11 +65,6 @@ class _Layer:
 
 def _nothing(kind: str) -> object:
     return {"rgb": "#000000", "rgba": "#00000000"}.get(kind, 0)
-
-
-def layer_name(leaf: str) -> str:
-    """The layer of a leaf."""
-    return CONTOURS if slice_digits(leaf) is not None else leaf
 
 
 def annotation_layers(

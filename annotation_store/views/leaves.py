@@ -52,6 +52,7 @@ class Leaves:
 
     def __init__(self, reader: AnnotationReader, dataset: str, parse_whole: ParseWhole | None = None) -> None:
         self.read: dict[Key, ReadLeaf] = {}
+        self._linked: dict[Key, ReadLeaf] = {}  # further names of the same files
         self._parse_whole = parse_whole or self._parsed_here
         self._reader = reader
         self._dataset = dataset
@@ -59,8 +60,14 @@ class Leaves:
 
     def refresh(self) -> set[Key]:
         """Read what changed since; returns the leaves of which something is another than before, or which are gone."""
-        found = {key: self._read(key, state) for key, state in self._states()}
-        leaves = {key: leaf for key, leaf in found.items() if leaf is not None}
+        states = dict(self._states())
+        found = {key: self._read(key, state) for key, state in states.items()}
+        leaves, linked = _apart({key: leaf for key, leaf in found.items() if leaf is not None})
+        for key in leaves.keys() & self._linked.keys():  # its file had another name before, which is gone
+            del self._linked[key]
+            anew = self._read(key, states[key])
+            leaves[key] = leaves[key] if anew is None else anew
+        self._linked = {key: replace(leaf, rows=NO_ROWS, stamps={}) for key, leaf in linked.items()}
         histories = {leaf.location.history for leaf in leaves.values()}
         edited = {history for history in histories if self._refresh_edits(history)}
         for key, leaf in leaves.items():
@@ -76,7 +83,7 @@ class Leaves:
         return {author for edits in self._edits.values() for author in edits.authors}
 
     def _known(self, key: Key) -> ReadLeaf:
-        return self.read.get(key) or ReadLeaf(Location("", ""), None, "", NO_ROWS)
+        return self.read.get(key) or self._linked.get(key) or ReadLeaf(Location("", ""), None, "", NO_ROWS)
 
     def _states(self) -> Iterator[tuple[Key, FileState]]:
         tree, place = self._reader.tree, join(self._dataset, ANNOTATIONS)
@@ -141,6 +148,16 @@ class Leaves:
             for type, rows in leaf.rows.rows.items()
         }
         return replace(leaf, stamps=stamps)
+
+
+def _apart(found: Mapping[Key, ReadLeaf]) -> tuple[dict[Key, ReadLeaf], dict[Key, ReadLeaf]]:
+    """Each file once, by its own name where that is among them, and what its other names lead to."""
+    names: dict[str, Key] = {}
+    for key, leaf in sorted(found.items(), key=lambda each: each[0]):
+        if names.setdefault(leaf.location.path, key) != key and leaf.location.is_named(*key):
+            names[leaf.location.path] = key
+    own = {key: leaf for key, leaf in found.items() if names[leaf.location.path] == key}
+    return own, {key: leaf for key, leaf in found.items() if key not in own}
 
 
 def leaf_states(tree: Tree, directory: str) -> list[tuple[str, FileState]]:

@@ -708,6 +708,87 @@ async def test_an_import_ends_where_people_edit_without_a_pause(
     check_log(place)
 
 
+LINKED = {
+    "a leaf": ("x0y0z0/again.json", "fibers.json"),
+    "a block": ("b1,1,1", "x0y0z0"),
+    "a leaf that is last by name": ("x0y0z0/z-9999.json", "fibers.json"),
+    "a leaf that is first by name": ("x0y0z0/alias.json", "z-0003.json"),
+}
+
+
+@pytest.mark.parametrize("which", LINKED)
+async def test_what_has_two_names_is_there_once(which: str, connect: Connect, place: Place) -> None:
+    client = await begun(connect, place)
+    name, target = LINKED[which]
+    (place.root / "brain/annotations" / name).symlink_to(target)
+    for query in ("?format=jsonl", "?format=csv"):
+        text = await (await client.get(f"{ROOT}/export{query}")).text()
+        assert (text.count('"id":"f"') or text.count("\nf,")) == 1
+        assert not [other for other in ("b1,1,1", "again", "alias", "z-9999") if other in text]
+        report = await imported(client, text, "?remove=1")
+        assert report["counts"] == dict.fromkeys(("added", "changed", "removed", "conflicts"), 0) | {"unchanged": 6}
+    state = await state_of(client)
+    annotation(state, "f")["description"] = "one"
+    assert (await imported(client, state))["counts"]["changed"] == 1
+    listed = [each for one in state["layers"] for each in one.get("annotations", [])]
+    assert len(listed) == 6
+    text = await (await client.get(f"{ROOT}/export?format=jsonl")).text()
+    older = text.replace('"leaves":{', '"leaves":{"b1,1,1/fibers":[2,null],')  # which named a file twice
+    assert (await imported(client, older))["counts"]["unchanged"] == 6
+
+
+TWICE: dict[str, list[Json]] = {
+    "fibers": [FIBRE, LINE],
+    "centroids": [CELL, CELL | {"id": "f"}],
+    "z-0003": [CONTOUR],
+    "z-0004": [{"id": "p", "type": "polygon", "points": [[1, 1, 4.5], [6.7, 1, 4.5], [6, 5, 4.5]]}],
+}
+
+
+@pytest.mark.parametrize("name", ["csv", "geojson", "jsonl", "state"])
+async def test_one_id_in_two_files_comes_back_to_both(name: str, connect: Connect, place: Place) -> None:
+    client = await connect()
+    for leaf, items in TWICE.items():
+        assert (await client.put(f"{ROOT}/x0y0z0/{leaf}.json", json=items)).status == 200
+    before = {leaf: place.stored(leaf) for leaf in TWICE}
+    query = STATE if name == "state" else f"{ROOT}/export?format={name}"
+    text = await (await client.get(query)).text()
+    report = await imported(client, text, "" if name == "state" else "?remove=1")
+    assert report["counts"] == {
+        **dict.fromkeys(("added", "changed", "removed", "conflicts"), 0),
+        "unchanged": 5 if name == "state" else 6,  # the viewer's layer of contours can have an id once
+    }
+    assert {leaf: place.stored(leaf) for leaf in TWICE} == before
+    assert (await client.delete(f"{CENTROIDS}?id=f")).status == 200
+    if name == "state":
+        state = json.loads(text)
+        annotation(state, "f")["description"] = "mine"
+        layer(state, "contours")["annotations"] = []
+        edited = json.dumps(state)
+    else:
+        edited = text.replace('"me"', '"you"').replace('""me""', '""you""')
+    report = await imported(client, edited)
+    assert ("f" in place.stored("centroids"), report["counts"]["conflicts"]) == (False, 0)
+    fibre = place.stored("fibers")["f"]
+    assert (fibre.get("description"), fibre["who"]) == (("mine", "me") if name == "state" else (None, "you"))
+    if name == "state":
+        assert (set(place.stored("z-0003")), set(place.stored("z-0004"))) == (set(), {"p"})
+
+
+async def test_two_of_one_id_never_become_one(connect: Connect, place: Place) -> None:
+    """Where both would come to lie in one file, because their own are not there."""
+    client = await begun(connect, place)
+    rows = "".join(f'new,{x},1,1,"b9,9,9",{leaf}\n' for x, leaf in ((1, "a"), (2, "a-2")))
+    assert (await imported(client, f"id,x,y,z,block,leaf\n{rows}"))["counts"]["added"] == 2
+    for table in (
+        "new2,1,1,1,,centroids\nnew2,2,1,1,x0y0z0,centroids\n",
+        'new2,1,1,1,"b8,8,8",a\nnew2,2,1,1,"b9,9,9",a\n',
+        "new2,1,1,1,,\nnew2,2,1,1,x0y0z0,centroids\n",
+        "c,1,1,1,,\nc,2,1,1,,\n",
+    ):
+        await refused(client, "POST", IMPORT, 422, data=f"id,x,y,z,block,leaf\n{table}")
+
+
 async def test_only_this_server_is_asked_for_a_saved_state(connect: Connect, place: Place) -> None:
     client = await begun(connect, place)
     host = f"http://{client.host}:{client.port}"

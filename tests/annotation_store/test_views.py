@@ -53,6 +53,21 @@ def shown(view: DatasetView) -> dict[str, dict[int, Any]]:
     return {name: everything(collection_of(view, name)) for name in names(view)}
 
 
+def test_what_has_two_names_is_shown_once(editor: Editor, place: Place) -> None:
+    """By its own name; and by the other one when only that is left."""
+    editor.replace([FIBRE])
+    outside = place.root / "all.json"
+    outside.write_bytes(written(some(2)))
+    for name, target in (("again", "fibers.json"), ("one", "../../../all.json"), ("two", "../../../all.json")):
+        place.file(name).symlink_to(target)
+    (place.block.parent / "twice").symlink_to("x0y0z0")
+    view = view_of(place)
+    assert names(view) == ["fibers-polyline", "one-point"]
+    place.file("one").unlink()
+    view.refresh()
+    assert names(view) == ["fibers-polyline", "two-point"]
+
+
 def assert_shows(view: DatasetView, leaf: str, stored: dict[str, Item]) -> None:
     """The view has exactly these annotations of the leaf, each at its place, with its flags and type."""
     kind = "contours" if leaf.startswith("z-") else leaf
@@ -384,12 +399,13 @@ def test_a_file_that_is_replaced_within_a_tick_is_read_again(place: Place, monke
 
 def test_leaves_reached_through_links_are_shown(place: Place, editor: Editor) -> None:
     editor.put(FIBRE)
-    place.file("axons").symlink_to("fibers.json")
+    (place.root / "all.json").write_bytes(written([FIBRE]))
+    place.file("axons").symlink_to("../../../all.json")
     place.file("outside").symlink_to("/etc/passwd")
     place.file("gone").symlink_to("nothing.json")
     view = view_of(place)
     assert names(view) == ["axons-polyline", "fibers-polyline"]
-    editor.put(FIBRE | {"anntype": "other"})
+    (place.root / "all.json").write_bytes(written([FIBRE | {"anntype": "other"}]))
     view.refresh()
     assert everything(collection_of(view, "axons-polyline"))[number_of("f1")].anntype == label_number("other")
 
