@@ -190,8 +190,14 @@ class AnnotationReader:
     @contextlib.contextmanager
     def versions(self, location: Location) -> Iterator[Versions]:
         """The versions of the leaves of a block; raises NotFound when nothing was ever edited in it."""
+        with self.versions_in(location.history) as versions:
+            yield versions
+
+    @contextlib.contextmanager
+    def versions_in(self, directory: str) -> Iterator[Versions]:
+        """The versions that the log in a directory beneath the root keeps; raises NotFound where there is none."""
         try:
-            history = self.tree.open_directory(location.history)
+            history = self.tree.open_directory(directory)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFound("This annotation file has never been edited: there is no earlier version of it.") from error
         try:

@@ -88,6 +88,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("body_memory", 256 * MEBIBYTE, "Bytes of save bodies that a worker holds before it answers 503."),
     Setting("large_body", 8 * MEBIBYTE, "Bodies and files above this many bytes are parsed in a process of their own."),
     Setting("large_waiting", 4, "How many files of over 1 MiB one worker may have checked at a time, else 503."),
+    Setting("large_timeout", 60, "Seconds that reading one large file, or planning an import, may take."),
     Setting("annotation_memory", 64 * MEBIBYTE, "Bytes of annotation files that the writing process keeps parsed."),
     Setting("view_memory", 128 * MEBIBYTE, "Bytes of annotations that each worker keeps ready for Neuroglancer."),
     Setting("progress_memory", 32 * MEBIBYTE, "Bytes that each worker keeps of counted annotations and who drew them."),
@@ -126,6 +127,7 @@ class Settings:
     body_memory: int
     large_body: int
     large_waiting: int
+    large_timeout: int
     annotation_memory: int
     view_memory: int
     progress_memory: int

@@ -72,6 +72,7 @@ class Bases:
         self._places: dict[str, tuple[Leaf, ...]] = {}
         self._leaves: dict[Leaf, Items] = {}
         files = set[str]()
+        stored.prepare(origin.leaves.items() if origin is not None else ())
         for leaf, made in origin.leaves.items() if origin is not None else ():
             items = stored.base(leaf, made)
             if items is None:

@@ -15,7 +15,7 @@ from annotation_store.exchange.bases import Bases, Seen
 from annotation_store.exchange.fields import PLACE, first_position, slice_at
 from annotation_store.exchange.merging import UNKNOWN, Merge, Verdict
 from annotation_store.exchange.plans import BlockPlan, Finding, Plan
-from annotation_store.exchange.rows import CUT_SHORT, Dialect, Leaf, Reading, Row
+from annotation_store.exchange.rows import CUT_SHORT, Dialect, Leaf, Made, Reading, Row
 from annotation_store.exchange.selection import CONTOURS, is_sound
 from annotation_store.exchange.stored import Stored
 from annotation_store.extent import check_inside
@@ -67,6 +67,9 @@ class Importer:
             self._blocks = frozenset(blocks.existing)
         bases = Bases(work.stored, self._origin, self._blocks, self._is_shown)
         placed = [(row, self._seen.put(row, work.stored)) for row in rows]
+        if self._origin is None:
+            versions = ((likely, row.version) for row, likely in placed if likely is not None)
+            work.stored.prepare({(leaf, Made(version, None)) for leaf, version in versions if version is not None})
         for row, likely in placed:
             self._take(row, likely, work, bases)
         if last and not self._end.is_met:

@@ -69,7 +69,7 @@ def _leaf_of(name: str) -> Leaf:
 def _is_made(made: object) -> bool:
     if not isinstance(made, list) or len(made) != 2:
         return False
-    return (made[0] is None or type(made[0]) is int) and (made[1] is None or isinstance(made[1], str))
+    return (made[0] is None or (type(made[0]) is int and made[0] > 0)) and (made[1] is None or isinstance(made[1], str))
 
 
 @dataclass(frozen=True)

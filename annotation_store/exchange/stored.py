@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from annotation_store.blocks import Blocks, Location, check_name, slice_digits
+from annotation_store.digests import etag_of_hash
 from annotation_store.exchange.rows import Leaf, Made
+from annotation_store.history.versions import Kept
 from annotation_store.model import Items, parse_stored
 from annotation_store.reader import AnnotationReader
-from precomputed_server.errors import Gone, InvalidInput, NotFound, PrecomputedError, Unreadable
+from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError, Unreadable
+
+MOST_VERSIONS = 16
+"""How many versions of one leaf a file may have been made from."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Stored:
         self._dataset = dataset
         self.blocks = blocks
         self._leaves: dict[Leaf, StoredLeaf] = {}
+        self._kept: dict[tuple[str, str, int], Kept | None] = {}
         self._bases: dict[tuple[Leaf, Made], Items | None] = {}
         self._places: dict[str, tuple[Leaf, ...]] | None = None
         self._files: dict[Leaf, str] = {}
@@ -73,6 +79,32 @@ class Stored:
                 check_name(name, what)
             return leaf[0] in self.blocks.existing
         return False
+
+    def prepare(self, wanted: Iterable[tuple[Leaf, Made]]) -> None:
+        """Read what a file was made from, each log once; raises InvalidInput where it is of too many versions."""
+        versions: dict[Leaf, set[int]] = {}
+        for leaf, made in wanted:
+            if made.version is not None and self.exists(leaf):
+                versions.setdefault(leaf, set()).add(made.version)
+                if len(versions[leaf]) > MOST_VERSIONS:
+                    raise InvalidInput(
+                        f"The file names more than {MOST_VERSIONS} versions of {'/'.join(leaf)}; export it anew, or"
+                        " leave out the column version."
+                    )
+        logs: dict[str, dict[str, set[int]]] = {}
+        for leaf, numbers in versions.items():
+            if older := {number for number in numbers if self._now(leaf, Made(number, None)) is None}:
+                location = self._reader.locate(self._dataset, *leaf)
+                logs.setdefault(location.history, {}).setdefault(location.leaf, set()).update(older)
+        for history, older_versions in logs.items():
+            self._read_log(history, older_versions)
+
+    def _read_log(self, history: str, versions: dict[str, set[int]]) -> None:
+        kept: dict[tuple[str, int], Kept] = {}
+        with contextlib.suppress(NotFound, Unreadable), self._reader.versions_in(history) as log:
+            kept = log.several(versions)
+        for name, numbers in versions.items():
+            self._kept |= {(history, name, number): kept.get((name, number)) for number in numbers}
 
     def base(self, leaf: Leaf, made: Made) -> Items | None:
         """What the leaf held in the version that a file was made from; None where nobody knows that any longer."""
@@ -126,16 +158,31 @@ class Stored:
         except Unreadable as error:
             self._unreadable[leaf] = str(error)
             return None
-        if made.etag is not None and (now.etag or "").startswith(made.etag):
-            return now.items
+        found = self._now(leaf, made)
+        if found is not None:
+            return found
         if made.version is None:
             return self._by_etag(now.location, made.etag)
-        try:
-            version = self._reader.version_at(now.location, made.version, None)
-        except (NotFound, Gone, Unreadable):
-            return None
+        key = (now.location.history, now.location.leaf, made.version)
+        if key not in self._kept:
+            self.prepare([(leaf, made)])
+        kept = self._kept.get(key)
         # A number alone could be that of another dataset's leaf.
-        return version.items if made.etag is None or version.etag.startswith(made.etag) else None
+        return kept.items if kept is not None and kept.etag.startswith(made.etag or "") else None
+
+    def _now(self, leaf: Leaf, made: Made) -> Items | None:
+        """What a leaf holds if that is what it was made from, as it mostly is."""
+        try:
+            now = self.leaf(leaf)
+        except Unreadable:
+            return None
+        if made.etag is not None:
+            return now.items if (now.etag or "").startswith(made.etag) else None
+        tail = self._reader.tail(now.location)
+        if tail is None:
+            return now.items if made.version == 1 and now.etag is not None else None
+        is_newest = tail.version == made.version and etag_of_hash(tail.after or "") == now.etag
+        return now.items if is_newest else None
 
     def _by_etag(self, location: Location, etag: str | None) -> Items | None:
         if etag is None:

@@ -208,8 +208,8 @@ class _Table:
 
     def _checked(self, item: Item, named: Mapping[str, str], where: str) -> Row:
         version = _number(named["version"], f"{where}: version") if "version" in named else None
-        if not isinstance(version, (int, type(None))):
-            raise InvalidInput(f"{where}: version {version} is no whole number.")
+        if version is not None and (not isinstance(version, int) or version < 1):
+            raise InvalidInput(f"{where}: version {version} is no whole number above 0.")
         if self._is_place:
             check_item({"id": "new", **item}, where)
             fields: Fields = fields_of(item)

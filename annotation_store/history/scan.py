@@ -140,10 +140,10 @@ def folded(leaf: str, version: int, nearest: int) -> str:
 
 
 def _contents_and_edits(group: Group, leaf: str) -> Iterator[Members]:
-    return (members for members in of_leaf(group, leaf) if members["operation"] in _CONTENTS_AND_EDITS)
+    return (members for members in of_leaf(group, leaf) if members["operation"] in CONTENTS_AND_EDITS)
 
 
-_CONTENTS_AND_EDITS = MAKES_VERSION | {CONTENT, ORDER}
+CONTENTS_AND_EDITS = MAKES_VERSION | {CONTENT, ORDER}
 
 
 def _shorten(found: deque[Held]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 
 from annotation_store.digests import etag_of
@@ -15,6 +15,8 @@ from annotation_store.history.replay import Replay
 from annotation_store.history.scan import MAKES_VERSION, Held, Scan, folded, lines_of
 from annotation_store.history.scan import Version as Version
 from annotation_store.history.segments import Segment, newest_first
+from annotation_store.history.several import Kept as Kept
+from annotation_store.history.several import kept_versions
 from annotation_store.model import Items
 from annotation_store.review import is_only_review
 from precomputed_server.errors import Gone, NotFound, PrecomputedError
@@ -48,6 +50,10 @@ class Versions:
         if inexact is not None:
             return inexact
         raise _missing(leaf, version, newest)
+
+    def several(self, wanted: Mapping[str, Collection[int]]) -> dict[tuple[str, int], Kept]:
+        """Many versions of several leaves, as far as they are kept, for one reading of the log."""
+        return kept_versions(self._history, wanted)
 
     def at(self, leaf: str, moment: datetime) -> int:
         """The version in force at a moment; raises NotFound before the first, Gone where it is not kept any longer."""

@@ -31,7 +31,7 @@ from annotation_store.exchange.viewer_reading import remote_state
 from annotation_store.orders import EdgesNm
 from annotation_store.web.body import body_of
 from annotation_store.web.pieces import sent_in_pieces
-from annotation_store.web.planning import Asked, Planned, plan_import
+from annotation_store.web.planning import TOO_LONG, Asked, Planned, plan_import
 from annotation_store.web.request import Arrival, check_query, json_answer
 from annotation_store.web.service import STORE, AnnotationService, Place
 from annotation_store.web.versions import instant_of_query
@@ -224,7 +224,8 @@ class _Import:
     async def _plan(self, *, passes_over: bool) -> Planned:
         # Anew each time: the first annotation of a block makes its directory.
         blocks = await self.service.blocks(self.asked.dataset)
-        return await self.service.large.call(plan_import, self.asked, blocks, self.body, passes_over)
+        given = (self.asked, blocks, self.body, passes_over)
+        return await self.service.large.call(plan_import, *given, too_long=TooLarge(TOO_LONG))
 
     async def _commit(self, directory: str, step: BlockStep) -> Ended:
         if not step.parts:

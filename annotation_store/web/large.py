@@ -7,13 +7,14 @@ journal of pages make it safe that this process commits beside the writer.
 from __future__ import annotations
 
 import ctypes
+import functools
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from annotation_store.blocks import Location
 from annotation_store.committing.leaf import Snapshot
@@ -21,13 +22,23 @@ from annotation_store.orders import Answer, Order
 from annotation_store.store import AnnotationStore
 from annotation_store.views.leaf_rows import parsed_lines
 from annotation_store.web.gatherer import Places, within
-from precomputed_server.errors import Busy
+from precomputed_server.errors import Busy, PrecomputedError
 from precomputed_server.local_state import usable_state
 from precomputed_server.settings import Settings
 
 Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1
+_RING_AGAIN_S = 1.0
+"""A signal may come where its exception goes unheard, as in a destructor."""
+
+
+class _TooLong(Exception):
+    """A call has taken longer than it may."""
+
+
+class _Alarm(BaseException):
+    """The signal that says so: it passes by whoever expects errors of files."""
 
 
 class LargeProcess:
@@ -52,10 +63,19 @@ class LargeProcess:
         except Busy as error:
             return error
 
-    async def call(self, function: Callable[..., Result], *given: object) -> Result:
-        """Call a module-level `function` in it; raises Busy when too many wait."""
+    async def call(
+        self, function: Callable[..., Result], *given: object, too_long: PrecomputedError | None = None
+    ) -> Result:
+        """Call a module-level `function` that only reads in it.
+
+        Raises Busy when too many wait, and `too_long`, else Busy, for what takes longer than the setting allows.
+        """
         with self._calls.one():
-            return await self._call(function, *given)
+            try:
+                return await self._call(_in_time, self._settings.large_timeout, function, *given)
+            except _TooLong as error:
+                sentence = "To read the annotation file took too long (setting --large-timeout); try again."
+                raise too_long or Busy(sentence) from error
 
     async def _call(self, function: Callable[..., Result], *given: object) -> Result:
         process = await within(self._starter, self._started)
@@ -79,17 +99,45 @@ class LargeProcess:
 
 
 _store: AnnotationStore
+_open: Callable[[], AnnotationStore]
+
+
+def _in_time(seconds: float, function: Callable[..., Result], *given: object) -> Result:
+    """Call a function that may take so long; raises _TooLong, and then whatever was remembered is read anew."""
+    global _store
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds, _RING_AGAIN_S)
+        try:
+            return function(*given)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except _Alarm:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _store.journal.close()
+        _store.tree.close()
+        _store = _open()
+        raise _TooLong from None
+
+
+def _ring(*_: object) -> NoReturn:
+    raise _Alarm
 
 
 def _begin(parent: int, settings: Settings) -> None:
     """Open the tree, and see to it that this process ends with its worker, however that ends."""
-    global _store
+    global _store, _open
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(settings.umask)
-    _store = AnnotationStore.of(settings, usable_state(settings.state, settings.root))
+    signal.signal(signal.SIGALRM, _ring)
+    _open = functools.partial(_opened, settings)
+    _store = _open()
+
+
+def _opened(settings: Settings) -> AnnotationStore:
+    return AnnotationStore.of(settings, usable_state(settings.state, settings.root))
 
 
 def opened() -> AnnotationStore:

@@ -17,6 +17,11 @@ from precomputed_server.files import typed
 MOST_ROWS = 100_000
 """How many annotations a request may bring: they are planned in memory, and written as one step of each block."""
 
+MOST_LEAVES = 20_000
+"""How many files of annotations what it brings may name: each is read, and perhaps its log."""
+
+_IN_PARTS = "send it in parts, or import it on the server with precomputed annotations import."
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -41,16 +46,19 @@ class Planned:
     notes: list[str]
 
 
+TOO_LONG = f"To plan the import takes longer than the setting --large-timeout allows; {_IN_PARTS}"
+
+
 def plan_import(asked: Asked, blocks: Blocks, body: bytes, passes_over: bool) -> Planned:
     """What the body would do; raises InvalidInput and its kin, Unreadable."""
     format = format_named(asked.format or format_of(body))
     reading = format.read(iter([body]), asked.edges_nm)
     rows = list(itertools.islice(reading.rows, MOST_ROWS + 1))
     if len(rows) > MOST_ROWS:
-        raise TooLarge(
-            f"The file has more than {MOST_ROWS} annotations; send it in parts, or import it on the server with"
-            " precomputed annotations import."
-        )
+        raise TooLarge(f"The file has more than {MOST_ROWS} annotations; {_IN_PARTS}")
+    named = {(row.block, row.leaf) for row in rows}
+    if len(named) + (len(reading.origin.leaves) if reading.origin is not None else 0) > MOST_LEAVES:
+        raise TooLarge(f"The file names more than {MOST_LEAVES} files of annotations; {_IN_PARTS}")
     try:
         plan = Importer(opened(), asked.dataset, reading, asked.wishes, asked.edges_nm).plan(blocks, rows)
     except OSError as error:

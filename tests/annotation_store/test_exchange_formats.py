@@ -88,6 +88,16 @@ def test_a_file_gives_back_what_was_written(name: str, annotations: list[Placed]
     assert format_of(data) == name
 
 
+@pytest.mark.parametrize("name", ["csv", "geojson", "jsonl", "swc"])
+def test_an_export_of_many_files_is_known_by_its_beginning(name: str) -> None:
+    leaves = {("x0y0z0", f"z-{number:04d}"): Made(3, "5bdb" * 8) for number in range(5000)}
+    write = FORMATS[name].write
+    assert write is not None
+    data = b"".join(write(Export(Origin("brain", "2026", leaves), [], EDGES_NM)))
+    assert format_of(data) == name
+    assert format_of(data[: 1 << 17]) == name
+
+
 @pytest.mark.parametrize("unit", ["um", VOXEL])
 @patiently
 @given(annotations=placed)
@@ -236,6 +246,7 @@ WRONG_TABLES = {
     "id,extra\na,[1]\n": "line 2: extra",
     "id,x,y,z,extra\na,1,2,3,[1]\n": "line 2: extra",
     "id,x,y,z,version\na,1,2,3,1.5\n": "version 1.5",
+    "id,x,y,z,version\na,1,2,3,0\n": "version 0",
 }
 
 
@@ -289,6 +300,7 @@ NOT_UTF8 = b"id,x,y,z\n\xff,1,2,3\n"
         b'{"type":"FeatureCollection","features":[\n{"type":"Feature"},\n',
         b'{"precomputed_annotations":2}',
         b'{"precomputed_annotations":1,"leaves":{"a":1}}',
+        b'{"precomputed_annotations":1,"leaves":{"a/b":[0,null]}}',
         b'{"precomputed_annotations":1,"leaves":{},"selection":[]}',
         b'{"layers":[]}',
         b'{"layers":[{"type":"annotation","annotations":{}}],"dimensions":{"x":[1,"nm"],"y":[1,"nm"],"z":[1,"nm"]}}',

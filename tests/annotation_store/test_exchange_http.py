@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import io
 import itertools
@@ -17,12 +18,15 @@ from urllib.parse import quote
 import pytest
 from aiohttp import ClientError, ClientResponse
 
+from annotation_store.blocks import Location
 from annotation_store.exchange.collect import Collection
 from annotation_store.exchange.rows import Placed
 from annotation_store.exchange.viewer_reading import BASE
 from annotation_store.review import confirmed
 from annotation_store.web import exchange, planning
-from precomputed_server.errors import Unreadable
+from annotation_store.web.large import LargeProcess, count_large
+from precomputed_server import settings
+from precomputed_server.errors import Busy, TooLarge, Unreadable
 from tests.annotation_store.conftest import Client, Connect
 from tests.annotation_store.support import Place, by_id, check_log, some
 from tests.annotation_store.test_http import refused
@@ -850,6 +854,44 @@ async def test_a_table_of_too_many_lines_is_refused_whole(connect: Connect, plac
     assert place.stored("centroids") == {}
     detail = await refused(client, "POST", IMPORT, 422, data="id,x,y,z\na,1,1,1\na,1,1,1\n")
     assert "line 2" in detail
+
+
+async def test_a_file_of_too_many_files_is_refused(connect: Connect, place: Place) -> None:
+    client = await begun(connect, place)
+    header = (await (await client.get(f"{ROOT}/export?format=jsonl")).text()).splitlines()[0]
+    members = json.loads(header)
+    members["leaves"] |= {f"x0y0z0/l{number}": [1, None] for number in range(planning.MOST_LEAVES)}
+    detail = await refused(client, "POST", IMPORT, 413, data=io.BytesIO(json.dumps(members).encode()))
+    assert str(planning.MOST_LEAVES) in detail
+
+
+async def test_what_takes_too_long_is_given_up(place: Place) -> None:
+    """And whoever comes next is served."""
+    (place.block / "fibers.json").write_text(json.dumps(LEAVES["fibers"]))
+    given = {"large_timeout": 1, "state": str(place.root.parent / "state")}
+    large = LargeProcess(settings.load(place.root, given, {}))
+    try:
+        location = Location("brain/annotations/x0y0z0", "fibers")
+        assert await large.call(count_large, location) == 2
+        began = time.monotonic()
+        with pytest.raises(TooLarge, match="in parts"):
+            await large.call(_wait_for_long, too_long=TooLarge(planning.TOO_LONG))
+        with pytest.raises(Busy, match="--large-timeout"):
+            await large.call(_count_for_ever)
+        assert time.monotonic() - began < 20
+        assert await large.call(count_large, location) == 2
+    finally:
+        await asyncio.to_thread(large.close)
+
+
+def _wait_for_long() -> None:
+    time.sleep(60)
+
+
+def _count_for_ever() -> None:
+    for number in itertools.count():
+        with contextlib.suppress(Exception):
+            assert number < 0
 
 
 async def test_an_empty_dataset_opens_with_layers_to_draw_in(connect: Connect, place: Place) -> None:

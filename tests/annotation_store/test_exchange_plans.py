@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
-from annotation_store.exchange.plans import BlockPlan
+import pytest
+
+from annotation_store.exchange.formats import FORMATS
+from annotation_store.exchange.importing import Importer, Wishes
+from annotation_store.exchange.plans import BlockPlan, Plan
+from annotation_store.history.lines import Group
+from annotation_store.history.segments import Segment
 from annotation_store.orders import Order, Outcome
-from precomputed_server.errors import Conflict
+from precomputed_server.errors import Conflict, InvalidInput
+from precomputed_server.format.geometry import Box
 from tests.annotation_store.support import BLOCK, Editor, Place, check_log
 from tests.data import point
 
@@ -44,3 +53,29 @@ def test_an_import_that_is_sent_again_says_again_what_it_left_out(editor: Editor
         "e": None,
     }
     check_log(place)
+
+
+def test_the_log_is_read_once_for_a_table_of_many_versions(
+    editor: Editor, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        editor.put(point(number, 1, 1, 1))
+    blocks = editor.store.blocks("brain", Box((0, 0, 0), (10, 8, 6)))
+    reads: list[int] = []
+    whole = Segment.groups
+
+    def counted(*given: Any, **named: Any) -> Iterator[Group]:
+        reads.append(len(reads))
+        return whole(*given, **named)
+
+    monkeypatch.setattr(Segment, "groups", counted)
+
+    def planned(count: int) -> Plan:
+        rows = "".join(f"{point(n, 1, 1, 1)['id']},1,2,1,{BLOCK},fibers,{n + 1}\n" for n in range(count))
+        reading = FORMATS["csv"].read(iter([f"id,x,y,z,block,leaf,version\n{rows}".encode()]), (1.0, 1.0, 1.0))
+        return Importer(editor.store, "brain", reading, Wishes(), (1.0, 1.0, 1.0)).plan(blocks, reading.rows)
+
+    (block,) = planned(16).blocks.values()
+    assert (block.counts["changed"], len(reads)) == (16, 1)
+    with pytest.raises(InvalidInput, match="more than 16 versions of x0y0z0/fibers"):
+        planned(17)

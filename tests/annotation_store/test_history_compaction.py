@@ -189,6 +189,28 @@ def test_what_somebody_might_want_back_is_not_folded(writer: Writer, between: st
     assert Versions(writer.history).content("fibers", stood).data == writer.past["fibers"][stood][1]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_many_versions_at_a_time_are_those_that_are_kept(writer: Writer, seed: int) -> None:
+    """The same as one by one, of both leaves and across segments, compacted or not, and for any choice of them."""
+    scribble(writer, 250, seed)
+    chance = random.Random(seed)
+    versions = Versions(writer.history)
+    for days in (None, 2, 100):
+        if days is not None:
+            run(writer, days)
+        everything = {leaf: [*past, max(past) + 1] for leaf, past in writer.past.items()} | {"never": [1]}
+        some_of_them = {leaf: chance.sample(numbers, min(len(numbers), 5)) for leaf, numbers in everything.items()}
+        for wanted in (everything, some_of_them):
+            alone = {}
+            for leaf, numbers in wanted.items():
+                for number in numbers:
+                    with contextlib.suppress(NotFound, Gone):
+                        version = versions.content(leaf, number)
+                        alone[leaf, number] = (version.items, version.etag)
+            assert {key: (kept.items, kept.etag) for key, kept in versions.several(wanted).items()} == alone
+            assert alone or wanted is some_of_them
+
+
 def test_edits_of_the_last_day_and_what_was_compacted_stay_as_they_are(writer: Writer) -> None:
     scribble(writer, 150)
     before = [path.read_bytes() for path in writer.segments()]
