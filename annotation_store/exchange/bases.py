@@ -71,11 +71,13 @@ class Bases:
         self.notes: list[str] = []
         self._places: dict[str, tuple[Leaf, ...]] = {}
         self._leaves: dict[Leaf, Items] = {}
+        self._lost: list[Leaf] = []
         files = set[str]()
         stored.prepare(origin.leaves.items() if origin is not None else ())
         for leaf, made in origin.leaves.items() if origin is not None else ():
             items = stored.base(leaf, made)
             if items is None:
+                self._lost += [leaf] if stored.exists(leaf) else []
                 name = "/".join(leaf)[:100]
                 self.notes.append(f"What {name} was when the file was made is not known any longer.")
                 continue
@@ -106,6 +108,11 @@ class Bases:
                 return (LOST if likely[0] in self._blocks else None), None
             return items.get(row.id), None
         return UNKNOWN, None
+
+    def was_there(self, row: Row, likely: Leaf | None) -> bool:
+        """Whether what a row was made from is lost, and was stored: then somebody has removed it."""
+        leaves = self._lost if self._origin is not None else [likely] if likely is not None else []
+        return any(self._stored.was_there(leaf, row.id) for leaf in leaves)
 
     def has(self, leaf: Leaf, id: str) -> bool:
         """Whether the file was made from an annotation of that leaf."""

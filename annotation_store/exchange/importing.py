@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from annotation_store.blocks import Blocks, slice_leaf
 from annotation_store.exchange.bases import Bases, Seen
 from annotation_store.exchange.fields import PLACE, first_position, slice_at
-from annotation_store.exchange.merging import UNKNOWN, Merge, Verdict
+from annotation_store.exchange.merging import LOST, UNKNOWN, Merge, Verdict
 from annotation_store.exchange.plans import BlockPlan, Finding, Plan
 from annotation_store.exchange.rows import CUT_SHORT, Dialect, Leaf, Made, Reading, Row
 from annotation_store.exchange.selection import CONTOURS, is_sound
@@ -21,7 +21,7 @@ from annotation_store.exchange.stored import Stored
 from annotation_store.extent import check_inside
 from annotation_store.model import Item, Items, check_item
 from annotation_store.reader import AnnotationReader
-from precomputed_server.errors import InvalidAnnotation, InvalidInput, NotFound
+from precomputed_server.errors import Conflict, InvalidAnnotation, InvalidInput, NotFound
 
 FIBERS, CENTROIDS = "fibers", "centroids"
 
@@ -83,7 +83,11 @@ class Importer:
         base, made_in = bases.of(row, likely, self._seen)
         leaf = self._where(row, likely or made_in, work.stored, bases)
         stored = None if leaf is None else work.stored.leaf(leaf).items[row.id]
+        if base == LOST and stored is None and not bases.was_there(row, likely):
+            base = None  # it is new in the file
         verdict = self._merge.verdict(row, base, stored)
+        if stored is None and verdict.after is not None:
+            _check_not_damaged(row, work.stored)
         if leaf is None:
             leaf = made_in or likely
         if leaf is None and (verdict.after is not None or verdict.conflicts):
@@ -142,6 +146,16 @@ class Importer:
         if not is_sound(item) or self._dialect.shown(item) is None:
             return False
         return self._origin is None or self._origin.selection.has(item)
+
+
+def _check_not_damaged(row: Row, stored: Stored) -> None:
+    """Raise Conflict for a new annotation whose id stands in a file that cannot be read: it would be there twice."""
+    damaged = stored.damaged_with(row.id)
+    if damaged is not None:
+        raise Conflict(
+            f"{row.where}: an annotation with the id {row.id!r} lies in {'/'.join(damaged)}, which cannot be read; put"
+            " that file right (precomputed annotations verify says what is wrong), or leave the annotation out."
+        )
 
 
 def _lost(dialect: Dialect, shown: Items, seen: set[str]) -> set[str]:

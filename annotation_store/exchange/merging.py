@@ -75,7 +75,7 @@ class Merge:
         return Verdict(conflicts=("removal",), why="somebody else has changed it since")
 
     def _where_gone(self, row: Row, base: Base) -> Verdict:
-        if base == LOST and not self.prefers_file:  # new in the file, or removed by somebody since
+        if base == LOST and not self.prefers_file:  # changed in the file or not, and removed by somebody since
             return Verdict(conflicts=tuple(row.fields), why=_NOT_KNOWN)
         if base is None or base in (UNKNOWN, LOST):
             return Verdict(self.dialect.new(row), tuple(row.fields))

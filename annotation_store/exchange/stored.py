@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+
+import orjson
 
 from annotation_store.blocks import Blocks, Location, check_name, slice_digits
 from annotation_store.digests import etag_of_hash
@@ -16,6 +19,9 @@ from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError, 
 
 MOST_VERSIONS = 16
 """How many versions of one leaf a file may have been made from."""
+
+
+_ID = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class Stored:
         self._places: dict[str, tuple[Leaf, ...]] | None = None
         self._files: dict[Leaf, str] = {}
         self._unreadable: dict[Leaf, str] = {}
+        self._damaged: dict[Leaf, set[str]] = {}
+        self._logged: dict[str, set[str]] = {}
 
     @property
     def notes(self) -> list[str]:
@@ -71,6 +79,31 @@ class Stored:
                     if found is not alone:
                         self._places[each] = (*found, leaf)
         return self._places.get(id, ())
+
+    def was_there(self, leaf: Leaf, id: str) -> bool:
+        """Whether the log of a leaf's block tells of an annotation of that id, or the leaf's damaged file does."""
+        history = self._reader.locate(self._dataset, *leaf).history
+        if history not in self._logged:
+            self._logged[history] = set()
+            with contextlib.suppress(NotFound), self._reader.versions_in(history) as log:
+                self._logged[history] = log.ids()
+        return id in self._logged[history] or self.damaged_with(id) == leaf
+
+    def damaged_with(self, id: str) -> Leaf | None:
+        """The leaf that cannot be read, of those that were looked at, in whose file that id stands."""
+        for leaf in self._unreadable.keys() - self._damaged.keys():
+            self._damaged[leaf] = self._ids_in_file(leaf)
+        return next((leaf for leaf, ids in self._damaged.items() if id in ids), None)
+
+    def _ids_in_file(self, leaf: Leaf) -> set[str]:
+        snapshot = None
+        with contextlib.suppress(PrecomputedError):
+            snapshot = self._reader.load(self._reader.locate(self._dataset, *leaf))
+        ids: set[str] = set()
+        for match in _ID.finditer(snapshot.data if snapshot is not None else b""):
+            with contextlib.suppress(orjson.JSONDecodeError):
+                ids.add(orjson.loads(match[1]))
+        return ids
 
     def exists(self, leaf: Leaf) -> bool:
         """Whether both names may be those of a block that there is, and of a leaf."""

@@ -10,6 +10,7 @@ from annotation_store.history.delta import patched
 from annotation_store.history.lines import Group
 from annotation_store.history.records import CONTENT, EDITS, EXTERNAL, ORDER, Members
 from annotation_store.model import Item, Items, parse_stored, serialize
+from precomputed_server.errors import Unreadable
 
 
 class Replay:
@@ -71,6 +72,19 @@ class Replay:
     def gives(self, hash: str | None) -> bool:
         """Whether the file has that hash; of what format 1 says that another tool wrote nobody knows."""
         return self._old_external or file_hash(self.data()) == hash
+
+
+def ids_of(members: Members) -> set[str]:
+    """The ids of the annotations that a line tells of; none for a text that no leaf may have."""
+    operation = members["operation"]
+    if operation in EDITS:
+        return {members["id"]}
+    if operation == CONTENT or "items" in members:
+        return {item["id"] for item in members["items"]}
+    if operation == EXTERNAL and members["text"] is not None:
+        with contextlib.suppress(Unreadable):
+            return set(parse_stored(members["text"].encode()))
+    return set()
 
 
 def edited(before: Item | None, members: Members) -> Item | None:

@@ -11,7 +11,7 @@ from annotation_store.history.entries import Entry as Entry
 from annotation_store.history.entries import Window, entries_of
 from annotation_store.history.instants import instant, instant_of
 from annotation_store.history.records import EXTERNAL, PARKED, ParkedRecord, parked_of
-from annotation_store.history.replay import Replay
+from annotation_store.history.replay import Replay, ids_of
 from annotation_store.history.scan import MAKES_VERSION, Held, Scan, folded, lines_of
 from annotation_store.history.scan import Version as Version
 from annotation_store.history.segments import Segment, newest_first
@@ -54,6 +54,15 @@ class Versions:
     def several(self, wanted: Mapping[str, Collection[int]]) -> dict[tuple[str, int], Kept]:
         """Many versions of several leaves, as far as they are kept, for one reading of the log."""
         return kept_versions(self._history, wanted)
+
+    def ids(self) -> set[str]:
+        """The ids of all annotations that the log tells of, in any leaf, whatever became of them."""
+        found: set[str] = set()
+        for segment in newest_first(self._history):
+            for group in segment.groups():
+                for line in group.lines:
+                    found |= ids_of(line.members)
+        return found
 
     def at(self, leaf: str, moment: datetime) -> int:
         """The version in force at a moment; raises NotFound before the first, Gone where it is not kept any longer."""

@@ -293,6 +293,24 @@ async def test_a_damaged_leaf_stops_only_itself(connect: Connect, place: Place) 
     assert "x0y0z0/corrupt" in (await answer.json())["detail"]
 
 
+@pytest.mark.parametrize(
+    "damage", ['[{"id":"lost 1","type":"point"}, {"id": "lo', '[{"id":"lost 1"},{"id":"lost 1"}]', ""]
+)
+async def test_what_lies_in_a_damaged_file_is_not_added_again(damage: str, connect: Connect, place: Place) -> None:
+    client = await begun(connect, place)
+    (place.root / "brain/annotations/x0y0z0/corrupt.json").write_text(damage)
+    before = content(place)
+    for query in ("", "?conflicts=file"):
+        table = "id,x,y,z\nlost 1,1,1,1\nc,1,1,1\n"
+        answer = await client.post(f"{IMPORT}{query or '?dry_run=1'}", data=table)
+        if damage:
+            detail = (await answer.json())["detail"]
+            assert (answer.status, "line 2" in detail, "x0y0z0/corrupt" in detail) == (409, True, True), detail
+            assert content(place) == before
+        else:
+            assert answer.status == 200
+
+
 async def test_files_that_another_program_wrote_hold_up_nobody(connect: Connect, place: Place) -> None:
     """A restored backup differs from its log for good; exports do not take the threads of those who read either."""
     client = await connect(write_threads=1)
@@ -452,11 +470,13 @@ async def test_a_file_that_is_too_old_undoes_nobodys_edits(body: str, connect: C
     row = "new,point,1,1,1" + "," * 17 + "x0y0z0,centroids,99,\r\n"
     old = json.dumps(state).replace(etag, "00000000") if body == "state" else aged(table) + row
     report = await imported(client, old)
-    assert {row["id"] for row in report["conflicts"]} == {"c", "new"}  # "new" may as well be what somebody removed
+    assert {row["id"] for row in report["conflicts"]} == {"c"}
+    assert [row["id"] for row in report["added"]] == ["new"], "the log tells of none that somebody has removed"
     assert place.stored("centroids")["c"]["description"] == "theirs"
+    assert (await client.delete(f"{CENTROIDS}?id=new")).status == 200
+    report = await imported(client, old)
+    assert {row["id"] for row in report["conflicts"]} == {"c", "new"}
     assert "new" not in place.stored("centroids")
-    report = await imported(client, old, "?conflicts=file")
-    assert [row["id"] for row in report["added"]] == ["new"]
 
 
 @pytest.mark.parametrize("body", ["state", "table", "jsonl"])
