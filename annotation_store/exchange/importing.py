@@ -91,12 +91,7 @@ class Importer:
         if leaf is None:
             leaf = made_in or likely
         if leaf is None and (verdict.after is not None or verdict.conflicts):
-            if PLACE not in row.fields:
-                raise InvalidAnnotation(
-                    f"{row.where}: there is no annotation with the id {row.id!r} in this dataset, and without"
-                    " coordinates none can be added."
-                )
-            leaf = work.place_of(verdict.after or self._dialect.new(row), row)
+            leaf = self._new_place(row, verdict, work)
         if leaf is None:  # gone, and the file did not change it
             work.plan.unchanged += 1
             return
@@ -109,6 +104,15 @@ class Importer:
                     f"{row.where} has the id {row.id!r} of another one of {leaf[1]}; give it a new one."
                 )
         work.put(leaf, row.id, verdict, is_new=stored is None)
+
+    def _new_place(self, row: Row, verdict: Verdict, work: _Work) -> Leaf:
+        """The leaf in which a new annotation belongs."""
+        if PLACE not in row.fields:
+            raise InvalidAnnotation(
+                f"{row.where}: there is no annotation with the id {row.id!r} in this dataset, and without"
+                " coordinates none can be added."
+            )
+        return work.place_of(verdict.after or self._dialect.new(row), row)
 
     def _where(self, row: Row, likely: Leaf | None, stored: Stored, bases: Bases) -> Leaf | None:
         """The leaf in which a row's annotation lies, and not another one of the same id."""

@@ -51,7 +51,7 @@ async def get_events(request: web.Request, target: Target) -> web.StreamResponse
     past, from_now = await _asked(request, target, service)
     if request.method == "HEAD":
         return web.Response(headers=_HEADERS)
-    async with service.feeds.stream(past.dataset, request.transport) as stream:
+    async with service.feeds.stream(past.dataset, request.transport, request.remote or "") as stream:
         begin = _Begin((), stream.feed.ring.end) if from_now else await _begin(service, stream, past)
         answer = _Answer(request, stream, past)
         try:

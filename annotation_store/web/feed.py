@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 
 from annotation_store.events.event import Event
@@ -59,6 +60,12 @@ class Ring:
             gone += 1
         del self._events[:gone]
         self.first += gone
+
+    def lose(self, covers: str) -> None:
+        """Let go of everything, of those who listen too: something before that moment never came here."""
+        self.first = self.end + 1
+        self._events, self._bytes = [], 0
+        self.covers = max(self.covers, covers)
 
     def since(self, number: int) -> list[Event]:
         """The events from that number on; raises IndexError when some of them are gone."""
@@ -140,7 +147,7 @@ class Feed:
             self._woken.clear()
             changed, self._changed = list(self._changed), {}
             if changed:
-                await self._publish(await within(self._threads, _all, self._tail.look_at, changed))
+                await self._publish(await within(self._threads, _newest, self._tail.look_at, changed))
             if self._look_now or loop.time() >= due:
                 self._look_now = False
                 took = await self._look(self._tail)
@@ -149,18 +156,39 @@ class Feed:
     async def _look(self, tail: DatasetTail) -> float:
         """Look at all blocks; returns how many seconds that took."""
         begun = time.monotonic()
-        events = await within(self._threads, _all, tail.look)
+        found = await within(self._threads, _newest, tail.look)
         took = time.monotonic() - begun
-        await self._publish(events)
+        await self._publish(found)
         return took
 
-    async def _publish(self, events: list[Event]) -> None:
+    async def _publish(self, found: tuple[list[Event], str]) -> None:
+        events, covers = found
+        if covers:
+            self.ring.lose(covers)
         for start in range(0, len(events), _AT_ONCE):
             self.ring.put(events[start : start + _AT_ONCE])
             self._tell()
             await asyncio.sleep(0)
 
 
-def _all(look: Callable[..., Sequence[Event]], *given: object) -> list[Event]:
-    """What was found."""
-    return in_order(look(*given))
+def _newest(look: Callable[..., Iterable[Event]], *given: object) -> tuple[list[Event], str]:
+    """What was found, as far as a ring has room for it, and from which moment on none is missing, "" if none is."""
+    found: list[Event] = []
+    held, covers = 0, ""
+    for event in look(*given):
+        found.append(event)
+        held += len(event.data)
+        if len(found) > 2 * _MOST_EVENTS or held > 2 * _MOST_BYTES:
+            found, lost = _fitting(found)
+            held, covers = sum(len(each.data) for each in found), max(covers, lost)
+    found, lost = _fitting(found)
+    return found, max(covers, lost)
+
+
+def _fitting(found: list[Event]) -> tuple[list[Event], str]:
+    """The newest events that a ring has room for, in order, and the moment after the last one that is left out."""
+    found = in_order(found)
+    held = itertools.accumulate(len(event.data) for event in reversed(found))
+    count = sum(1 for _ in itertools.takewhile(lambda size: size <= _MOST_BYTES, itertools.islice(held, _MOST_EVENTS)))
+    lost = found[: len(found) - count]
+    return found[len(lost) :], lost[-1].time + "\x7f" if lost else ""

@@ -30,6 +30,7 @@ class Stream:
 
     feed: Feed
     transport: asyncio.Transport | None
+    address: str = ""
     news: asyncio.Event = field(default_factory=asyncio.Event)
     writing_since: float | None = None
 
@@ -40,12 +41,16 @@ class Stream:
 
 
 class Feeds:
-    """The feeds of one worker; `watch` has commits told of from when somebody listens first."""
+    """The feeds of one worker; `watch` has commits told of from when somebody listens first.
 
-    def __init__(self, store: AnnotationReader, watch: Callable[[Told], None]) -> None:
+    One address may have `most_of_one` streams at a time.
+    """
+
+    def __init__(self, store: AnnotationReader, watch: Callable[[Told], None], most_of_one: int) -> None:
         self.stopping = False
         self.reading = asyncio.Semaphore(_MOST_PAGES)
         self._store = store
+        self._most_of_one = most_of_one
         self._watch: Callable[[Told], None] | None = watch
         self._threads = ThreadPoolExecutor(2, "events")
         self._feeds: dict[str, Feed] = {}
@@ -53,12 +58,19 @@ class Feeds:
         self._checking: asyncio.TimerHandle | None = None
 
     @contextlib.asynccontextmanager
-    async def stream(self, dataset: str, transport: asyncio.Transport | None) -> AsyncIterator[Stream]:
-        """Listen to a dataset; raises Busy when too many do."""
+    async def stream(
+        self, dataset: str, transport: asyncio.Transport | None, address: str = ""
+    ) -> AsyncIterator[Stream]:
+        """Listen to a dataset; raises Busy when too many do, or too many from that address."""
+        if sum(stream.address == address for stream in self._streams) >= self._most_of_one:
+            raise Busy(
+                "Too many clients of your address listen to this server (setting --streams-per-address); close some.",
+                retry_after=5,
+            )
         if len(self._streams) >= MOST_STREAMS or self.stopping:
             raise Busy("Too many clients listen to this server; try again.", retry_after=5)
         feed = self._feed_of(dataset)
-        stream = Stream(feed, transport)
+        stream = Stream(feed, transport, address)
         self._streams.add(stream)
         leave = feed.listen(stream.news)
         self._check_later()

@@ -60,23 +60,30 @@ class Meant:
         return not self.missing and not self.unreadable
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is to be confirmed, or not any longer: annotations of leaves, ids wherever they lie, or what they are."""
+
+    reviewed: bool
+    entries: list[Entry] = field(default_factory=list)
+    seen: Seen | None = None
+    where: dict[str, Any] = field(default_factory=dict)
+
+
 async def post_review(request: web.Request, target: Target) -> web.StreamResponse:
     """Confirm annotations, or withdraw that; 200 when all of them are, else 207 with what became of each block."""
     check_query(request)
     arrival = Arrival(request, target)
     service = request.app[STORE]
     async with body_of(request, service.settings, service.bodies, _LONGEST) as body:
-        asked = parse_object(body, f"an object, {_BODY}")
-        reviewed = asked.pop("reviewed", None)
-        if not isinstance(reviewed, bool) or len(asked) != 1 or not set(asked) <= _WAYS:
-            raise InvalidInput(f"The body must be {_BODY}.")
+        asked = await service.call(_asked_of, body)
         if request.if_match is not None:
             _, etag = await request.app[PROGRESS].body(target.parts["dataset"])
             check_if_match(request, etag)
-        if "annotations" in asked:
-            meant = Meant(await _listed(request, target, asked["annotations"], reviewed))
+        if asked.entries:
+            meant = Meant(await _listed(request, target, asked))
         else:
-            meant = await _searched(request, target, asked, reviewed)
+            meant = await _searched(request, target, asked)
         rows = await commit_blocks(service, arrival, meant.parts, body, _row_of)
     whole = meant.is_whole and all(row["status"] == 200 and not _refused(row) for row in rows)
     answer = {"blocks": rows, "missing": meant.missing, "unreadable": meant.unreadable}
@@ -99,16 +106,31 @@ def _row_of(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-async def _listed(request: web.Request, target: Target, listed: object, reviewed: bool) -> list[tuple[Place, Part]]:
-    """The parts of annotations that are named with their leaves."""
+def _asked_of(body: bytes) -> Asked:
+    """What a body asks for; raises InvalidInput and its kin, for too many before any of them is looked at."""
+    asked = parse_object(body, f"an object, {_BODY}")
+    reviewed = asked.pop("reviewed", None)
+    if not isinstance(reviewed, bool) or len(asked) != 1 or not set(asked) <= _WAYS:
+        raise InvalidInput(f"The body must be {_BODY}.")
+    if "where" in asked:
+        return Asked(reviewed, where=_where_of(asked["where"]))
+    if "ids" in asked:
+        return Asked(reviewed, seen=_seen_of(asked["ids"]))
+    listed = asked["annotations"]
     if not isinstance(listed, list) or not listed:
         raise InvalidInput('"annotations" is a list of {"block": …, "leaf": …, "ids": […]}.')
+    _check_count(len(listed))
     entries = [_entry_of(number, entry) for number, entry in enumerate(listed)]
     _check_count(sum(len(entry.seen) for entry in entries))
+    return Asked(reviewed, entries)
+
+
+async def _listed(request: web.Request, target: Target, asked: Asked) -> list[tuple[Place, Part]]:
+    """The parts of annotations that are named with their leaves."""
     parts = []
-    for entry in entries:
+    for entry in asked.entries:
         place = await request.app[STORE].place(target.of_leaf(entry.block, entry.leaf))
-        part = reviewing(place.location.leaf, Review(entry.seen, reviewed), entry.if_match)
+        part = reviewing(place.location.leaf, Review(entry.seen, asked.reviewed), entry.if_match)
         parts.append((replace(place, block=entry.block), part))
     return parts
 
@@ -127,6 +149,8 @@ def _entry_of(number: int, entry: Any) -> Entry:  # noqa: ANN401  # any JSON val
 
 def _seen_of(ids: object) -> Seen:
     """The ids of a list, or of an object that gives the geometry which was looked at; raises InvalidInput."""
+    if isinstance(ids, (list, dict)):
+        _check_count(len(ids))
     if isinstance(ids, list) and ids:
         for number, id in enumerate(ids):
             check_id(id, f"ids[{number}]")
@@ -136,12 +160,10 @@ def _seen_of(ids: object) -> Seen:
     raise InvalidInput('"ids" is a list of ids, or an object {id: geometry} with what the list of annotations said.')
 
 
-async def _searched(request: web.Request, target: Target, asked: dict[str, Any], reviewed: bool) -> Meant:
+async def _searched(request: web.Request, target: Target, asked: Asked) -> Meant:
     """The annotations that are named by ids alone, or by what they are."""
     service = request.app[PROGRESS]
-    seen = _seen_of(asked["ids"]) if "ids" in asked else None
-    where = _where_of(asked["where"]) if seen is None else {}
-    _check_count(len(seen or ()))
+    seen, where, reviewed = asked.seen, asked.where, asked.reviewed
     blocks, found = await service.found(target.parts["dataset"])
     ids = None if seen is None else frozenset(seen)
     which: Which = "all" if seen is not None else "unreviewed" if reviewed else "decided"

@@ -74,7 +74,7 @@ class AnnotationService:
         self._committer: Committer = (
             WriterClient(settings) if remote else Gatherer(self.store, settings, self.large.commit)
         )
-        self.feeds = Feeds(self.store, self._committer.watch)
+        self.feeds = Feeds(self.store, self._committer.watch, settings.streams_per_address)
         self._places: Recent[tuple[str, str, str], tuple[float, Place]] = Recent(_PLACES)
         self._inline = is_local(read_mounts(settings.root))
         self.refusal: str | None = None

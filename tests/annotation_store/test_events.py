@@ -28,6 +28,7 @@ from annotation_store.history.compaction import compact
 from annotation_store.history.instants import instant_of, milliseconds_of
 from annotation_store.reader import AnnotationReader
 from annotation_store.upkeep import compact_block
+from annotation_store.web import feed
 from annotation_store.web.feed import Ring
 from precomputed_server.errors import Gone, InvalidInput
 from precomputed_server.files import Tree
@@ -301,6 +302,38 @@ def test_the_ring_lets_go_of_the_oldest_and_says_so() -> None:
         assert all(event.time >= ring.covers or not ring.first for event in kept)
     with pytest.raises(IndexError):
         ring.since(ring.first - 1)
+
+
+@pytest.mark.parametrize(("most", "most_bytes"), [(10, 1 << 20), (1000, 20)])
+def test_a_look_keeps_no_more_than_the_ring(most: int, most_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much happened since: the newest is kept, and for the rest the logs are asked."""
+    monkeypatch.setattr(feed, "_MOST_EVENTS", most)
+    monkeypatch.setattr(feed, "_MOST_BYTES", most_bytes)
+    made = [
+        Event(f"{number}-host-1", "edit", "x0y0z0", "fibers", instant_of(number), None, b"{}") for number in range(99)
+    ]
+    in_two_blocks = [*made[::2], *made[1::2]]
+    held: list[int] = []
+    trimmed = feed._fitting
+
+    def counted(found: list[Event]) -> tuple[list[Event], str]:
+        held.append(len(found))
+        return trimmed(found)
+
+    monkeypatch.setattr(feed, "_fitting", counted)
+    found, covers = feed._newest(lambda: iter(in_two_blocks))
+    assert found == made[-10:]
+    assert max(held) <= 21
+    assert made[88].time < covers <= made[89].time
+    assert feed._newest(lambda: iter(made[:5])) == (made[:5], "")
+    ring = Ring(instant_of(0))
+    ring.put(made[:3])
+    number = ring.end
+    ring.lose(covers)
+    ring.put(found)
+    assert (ring.since(ring.first), ring.covers) == (found, covers)
+    with pytest.raises(IndexError):
+        ring.since(number)
 
 
 def test_thousands_of_blocks_that_nobody_edits_cost_little(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse
+from aiohttp import ClientResponse, ClientSession, TCPConnector
 
 from annotation_store.blocks import BlockOf
 from annotation_store.edits import PutOne
@@ -387,6 +387,17 @@ async def test_too_many_streams_are_refused(connect: Connect, monkeypatch: pytes
     async with listening(client), listening(client):
         refused = await client.get(EVENTS)
         assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
+
+
+async def test_one_address_does_not_take_all_streams(connect: Connect) -> None:
+    client = await connect(streams_per_address=2)
+    async with listening(client), listening(client):
+        refused = await client.get(EVENTS)
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
+        assert "--streams-per-address" in (await refused.json())["detail"]
+        other = TCPConnector(local_addr=("127.0.0.2", 0))
+        async with ClientSession(connector=other) as elsewhere, elsewhere.get(client.make_url(EVENTS)) as answer:
+            assert answer.status == 200
 
 
 async def test_a_past_that_is_not_kept_any_longer_is_gone(connect: Connect, editor: Editor) -> None:

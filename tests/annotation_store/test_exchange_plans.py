@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 
 from annotation_store.exchange.formats import FORMATS
 from annotation_store.exchange.importing import Importer, Wishes
-from annotation_store.exchange.plans import BlockPlan, Plan
+from annotation_store.exchange.plans import LISTED, BlockPlan, Plan
+from annotation_store.exchange.report import Ended, Report
 from annotation_store.history.lines import Group
 from annotation_store.history.segments import Segment
 from annotation_store.orders import Order, Outcome
@@ -79,3 +81,18 @@ def test_the_log_is_read_once_for_a_table_of_many_versions(
     assert (block.counts["changed"], len(reads)) == (16, 1)
     with pytest.raises(InvalidInput, match="more than 16 versions of x0y0z0/fibers"):
         planned(17)
+
+
+def test_a_worker_is_handed_bytes_and_counts(editor: Editor, place: Place) -> None:
+    """To unpickle 95,000 annotations and findings held its loop for more than a second."""
+    rows = "".join(f"cell-{number},{number % 10},1,{number / 1e4}\n" for number in range(5000))
+    reading = FORMATS["csv"].read(iter([f"id,x,y,z\n{rows}".encode()]), (1.0, 1.0, 1.0))
+    blocks = editor.store.blocks("brain", Box((0, 0, 0), (10, 8, 6)))
+    plan = Importer(editor.store, "brain", reading, Wishes(), (1.0, 1.0, 1.0)).plan(blocks, reading.rows)
+    (block,) = plan.blocks.values()
+    step = block.step()
+    assert (step.counts["added"], len(step.findings)) == (5000, LISTED)
+    assert [type(part.body) for part in step.parts] == [bytes]
+    assert len(pickle.dumps(replace(step, parts=()))) < 100_000
+    report = Report([Ended(block.step(is_dry=True))], 0, (), is_dry=True).to_json()
+    assert (report["counts"]["added"], len(report["added"])) == (5000, LISTED)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 from urllib.parse import urljoin
 
 import pytest
 
 from annotation_store.history.log import BlockLog
-from annotation_store.model import Item
+from annotation_store.model import Item, parse_object
 from annotation_store.review import is_confirmed, is_only_review
+from annotation_store.web import review
 from tests.annotation_store.conftest import Client, Connect
 from tests.annotation_store.support import Place, by_id, check_log, some
 from tests.data import point, volume, write_dataset
@@ -477,3 +479,25 @@ async def test_a_point_that_moved_by_less_than_single_precision_stays_confirmed(
     await client.put(f"/~page{FIBERS}", json=sent_by_client([*held, A]))
     assert confirmed_ids(place) == [item["id"]]
     assert len(place.stored()) == 2
+
+
+async def test_a_long_request_is_looked_at_beside_the_loop_and_counted_first(
+    connect: Connect, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 80,000 entries not one is made."""
+    threads: list[threading.Thread] = []
+
+    def noted(body: bytes, *given: Any) -> dict[str, Any]:
+        threads.append(threading.current_thread())
+        return parse_object(body, *given)
+
+    monkeypatch.setattr(review, "parse_object", noted)
+    monkeypatch.setattr(review, "_entry_of", None)
+    monkeypatch.setattr(review, "check_id", None)
+    client = await connect()
+    entry = {"block": "x0y0z0", "leaf": "fibers", "ids": ["a"]}
+    for asked in ({"annotations": [entry] * 10_001}, {"ids": ["a"] * 10_001}):
+        answer = await client.post("/brain/annotations/review", json={"reviewed": True, **asked})
+        assert answer.status == 413, await answer.text()
+    assert threading.main_thread() not in threads
+    assert len(threads) == 2
