@@ -8,7 +8,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode, urlsplit
@@ -20,7 +20,7 @@ from annotation_store.cli_instant import moment
 from annotation_store.cli_parked import become_owner
 from annotation_store.exchange.collect import Collection
 from annotation_store.exchange.formats import FORMATS, WRITTEN, format_named
-from annotation_store.exchange.rows import Export, Placed
+from annotation_store.exchange.rows import Export, Lines, Placed
 from annotation_store.exchange.selection import Selection, read_selection
 from annotation_store.exchange.swc import UM, VOXEL
 from annotation_store.model import GEOMETRY, Item
@@ -126,8 +126,8 @@ def export(dataset: Path, name: str | None, selection: Selection, at: str | None
     leaves = collection.found()
     for leaf in collection.unreadable:
         click.echo(f"{leaf} is left out: its file is damaged; precomputed annotations verify says how.", err=True)
-    counted = _Counted(collection.annotations(leaves), format.holds)
-    whole = Export(collection.origin(leaves, found.name), counted, found.edges_nm, unit)
+    counted = _Counted(format.holds)
+    whole = counted.of(collection.export(leaves, found.name, found.edges_nm, unit))
     with _written(output) as file:
         for piece in format.write(whole) if format.write is not None else ():
             file.write(piece)
@@ -147,19 +147,28 @@ def _format_by_ending(output: str) -> str:
 
 
 class _Counted:
-    """Annotations on their way into a file, and how many there were that it does not hold."""
+    """How many annotations there were on their way into a file, and how many that it does not hold."""
 
-    def __init__(self, annotations: Iterable[Placed], holds: Callable[[Item], bool] | None) -> None:
-        self._annotations = annotations
+    def __init__(self, holds: Callable[[Item], bool] | None) -> None:
         self._holds = holds
         self._all = self._left = 0
 
-    def __iter__(self) -> Iterator[Placed]:
-        for placed in self._annotations:
+    def of(self, whole: Export) -> Export:
+        """The same export, counted while it is written."""
+        lines = None if whole.lines is None else self._lines(whole.lines)
+        return replace(whole, annotations=self._annotations(whole.annotations), lines=lines)
+
+    def _annotations(self, annotations: Iterable[Placed]) -> Iterator[Placed]:
+        for placed in annotations:
             self._all += 1
             if self._holds is not None and not self._holds(placed.item):
                 self._left += 1
             yield placed
+
+    def _lines(self, written: Iterable[Lines]) -> Iterator[Lines]:
+        for some in written:
+            self._all += len(some.lines)
+            yield some
 
     def tell(self) -> None:
         """Say beside the output what one would not see in it."""

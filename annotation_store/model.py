@@ -36,6 +36,7 @@ _LONGEST_ID = 200
 _STORED_DEPTH = 200
 """How deep a stored item may be nested: past 250 levels orjson reads, but does not write."""
 
+_NUMBERS = {float, int}
 _SHALLOW, _NESTED = 3, {list, dict}
 _LONG_RUN = b"0" * 19
 _ONLY_DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
@@ -194,8 +195,22 @@ def _by_id(listed: list[Any], check: Callable[[Item, str], None]) -> Items:
 def _check_points(points: object, name: str) -> None:
     if not isinstance(points, list) or not points:
         raise InvalidAnnotation(f"{name}: points must be a list of at least one [x, y, z].")
+    if _are_vectors(points):
+        return
     for number, point in enumerate(points):
         _check_vector(point, f"{name}: points[{number}]")
+
+
+def _are_vectors(points: list[Any]) -> bool:
+    """Whether all are three numbers, seen at the speed of C; what it is not sure of is looked at one by one."""
+    if set(map(type, points)) != {list} or set(map(len, points)) != {3}:
+        return False
+    if not set(map(type, chain.from_iterable(points))) <= _NUMBERS:
+        return False
+    try:
+        return all(map(math.isfinite, chain.from_iterable(points)))
+    except OverflowError:  # a whole number past all doubles
+        return False
 
 
 def _check_vector(vector: object, name: str) -> None:
@@ -235,7 +250,7 @@ _OPTIONAL: Mapping[str, Callable[[object, str], None]] = {
 
 def check_depth(item: Item, name: str, deepest: int = MAXIMUM_DEPTH) -> None:
     """Raise InvalidAnnotation for what could be read but not be written again."""
-    if deepest >= _SHALLOW and all(map(_is_shallow, item.values())):
+    if deepest >= _SHALLOW and all(_is_shallow(value) for value in item.values() if type(value) in _NESTED):
         return
     level: list[Any] = [item]
     for _ in range(deepest):

@@ -24,8 +24,8 @@ from annotation_store.edits import ReplaceAll
 from annotation_store.exchange.collect import Collection
 from annotation_store.exchange.formats import FORMATS, WRITTEN
 from annotation_store.exchange.importing import Importer, Wishes
-from annotation_store.exchange.rows import Export
 from annotation_store.exchange.selection import Selection
+from annotation_store.exchange.swc import UM
 from annotation_store.orders import Order, Part
 from annotation_store.store import AnnotationStore
 from benchmarks.peers import Measured, alternated, described
@@ -72,8 +72,7 @@ class Leaves:
         write = FORMATS[name].write
         if write is None:
             sys.exit(f"{name} is not written.")
-        whole = Export(collection.origin(found, "brain"), collection.annotations(found), EDGES_NM)
-        return b"".join(write(whole))
+        return b"".join(write(collection.export(found, "brain", EDGES_NM, UM)))
 
     def plan(self, name: str, file: bytes) -> None:
         """The import of an unchanged export: SystemExit when it would change anything."""

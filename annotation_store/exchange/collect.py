@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import orjson
 
 from annotation_store.blocks import Blocks, Location, check_name
+from annotation_store.cycles import without_collection
 from annotation_store.digests import etag_of_hash
-from annotation_store.exchange.rows import Leaf, Made, Origin, Placed
+from annotation_store.exchange.rows import Export, Leaf, Lines, Made, Origin, Placed
 from annotation_store.exchange.selection import Selection
 from annotation_store.history.instants import instant
 from annotation_store.history.segments import newest_state_in
-from annotation_store.model import Item
+from annotation_store.model import Item, line_of
 from annotation_store.reader import AnnotationReader
 from precomputed_server.errors import Busy, Gone, InvalidInput, NotFound, Unreadable
 from precomputed_server.files import Fingerprint
@@ -29,6 +31,12 @@ _PIECE = 1 << 17
 _WAIT_S, _PATIENCE_S, _YOUNG_S = 0.02, 0.5, 1.0
 """Between the log's line and the file's new name a reader sees the older file: it looks again, for so long in all,
 where one of the two is so young. A file that another program wrote differs for good."""
+
+
+_AT_ONCE = 1000
+"""How many annotations are handed on at a time."""
+
+Edges = tuple[float, float, float] | None
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,28 @@ class Collection:
                 if chosen.has(item, authors.get(item["id"])):
                     yield Placed(block, leaf, item, version)
 
+    def export(self, found: list[Found], name: str, edges_nm: Edges, unit: str) -> Export:
+        """All of these leaves of the dataset of that name for a format to write; it takes annotations or lines."""
+        lines = self._lines(found) if self._selection.takes_all else None
+        return Export(self.origin(found, name), self.annotations(found), edges_nm, unit, lines)
+
+    def _lines(self, found: list[Found]) -> Iterator[Lines]:
+        """All annotations of these leaves as they are stored; raises as `annotations` does."""
+        for each in found:
+            for lines in self._pieces_of(each):
+                yield Lines(*each.leaf, lines)
+
+    def _pieces_of(self, found: Found) -> Iterator[Sequence[bytes]]:
+        """The annotations of a leaf, some at a time, each as JSON."""
+        if found.written is not None:
+            with _opened(self._reader, found.location) as descriptor:
+                if descriptor is not None and Fingerprint.of(os.fstat(descriptor)) == found.written:
+                    yield from _written_lines(descriptor)
+                    return
+        items = self._whole(found)
+        while some := list(itertools.islice(items, _AT_ONCE)):
+            yield list(map(line_of, some))
+
     def _leaves(self) -> Iterator[Leaf]:
         for block in sorted(self._blocks.existing):
             with contextlib.suppress(InvalidInput):
@@ -176,10 +206,17 @@ class Collection:
             with _opened(self._reader, found.location) as descriptor:
                 if descriptor is not None and Fingerprint.of(os.fstat(descriptor)) == found.written:
                     try:
-                        yield from _written_items(descriptor)
+                        for lines in _written_lines(descriptor):
+                            with without_collection():
+                                items = orjson.loads(b"[" + b",".join(lines) + b"]")
+                            yield from items
                     except orjson.JSONDecodeError as error:
                         raise Unreadable("the annotation file changed while it was read.") from error
                     return
+        yield from self._whole(found)
+
+    def _whole(self, found: Found) -> Iterator[Item]:
+        """The annotations of a leaf that is not read piece by piece."""
         if found.made.version is None:
             snapshot = self._reader.check(found.location)
             if snapshot.etag != found.made.etag:
@@ -219,12 +256,14 @@ def _pieces(descriptor: int) -> Iterator[bytes]:
         yield piece
 
 
-def _written_items(descriptor: int) -> Iterator[Item]:
+def _written_lines(descriptor: int) -> Iterator[list[bytes]]:
     """The annotations of a file that this program wrote: a bracket, then one annotation a line."""
     rest = b""
     for piece in _pieces(descriptor):
         rest += piece
-        lines, newline, rest = rest.rpartition(b",\n")
+        whole, newline, rest = rest.rpartition(b",\n")
         if newline:
-            yield from orjson.loads(b"[" + lines.removeprefix(b"[\n") + b"]")
-    yield from orjson.loads(b"[" + rest.removeprefix(b"[\n").rstrip(b"]\n") + b"]" if rest != b"[]\n" else b"[]")
+            yield whole.removeprefix(b"[\n").split(b",\n")
+    last = rest.removeprefix(b"[\n").removesuffix(b"\n]\n")
+    if last != b"[]\n":
+        yield [last]

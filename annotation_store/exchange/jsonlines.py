@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from annotation_store.exchange.fields import fields_of
-from annotation_store.exchange.rows import MARK, Dialect, End, Export, Origin, Reading, Row
+from annotation_store.exchange.rows import MARK, Dialect, End, Export, Lines, Origin, Reading, Row
 from annotation_store.exchange.text import gathered, lines_of, object_of, placed_by
 from annotation_store.model import Item, check_item
 from precomputed_server.errors import InvalidInput
@@ -29,15 +29,15 @@ def write_json_lines(export: Export) -> Iterator[bytes]:
 
 def _lines(export: Export) -> Iterator[bytes]:
     yield orjson.dumps(export.origin.to_json()) + b"\n"
-    place, begin = ("", ""), b""
-    dumps = orjson.dumps
     count = 0
-    for placed in export.annotations:
-        count += 1
-        if place != (placed.block, placed.leaf):
-            place = placed.block, placed.leaf
-            begin = b'{"block":%b,"leaf":%b,"annotation":' % tuple(map(dumps, place))
-        yield begin + dumps(placed.item) + b"}\n"
+    dumps = orjson.dumps
+    written = export.lines
+    if written is None:
+        written = (Lines(each.block, each.leaf, (dumps(each.item),)) for each in export.annotations)
+    for some in written:
+        count += len(some.lines)
+        begin = b'{"block":%b,"leaf":%b,"annotation":' % (dumps(some.block), dumps(some.leaf))
+        yield begin + (b"}\n" + begin).join(some.lines) + b"}\n"
     yield dumps({_END: count}) + b"\n"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,13 +83,26 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """Annotations of a leaf on their way out, each as the JSON that is stored."""
+
+    block: str
+    leaf: str
+    lines: Sequence[bytes]
+
+
+@dataclass(frozen=True)
 class Export:
-    """All that is written: `annotations` come leaf by leaf; `edges_nm` is x, y, z of a voxel, None: unknown."""
+    """All that is written: `annotations` come leaf by leaf; `edges_nm` is x, y, z of a voxel, None: unknown.
+
+    `lines` are the same annotations for a format that has them as they are stored.
+    """
 
     origin: Origin
     annotations: Iterable[Placed]
     edges_nm: tuple[float, float, float] | None
     unit: str = "um"
+    lines: Iterable[Lines] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
+import orjson
+
 from annotation_store.exchange.fields import PLACE, Fields, fields_of, id_of
 from annotation_store.exchange.rows import MARK, Dialect, End, Export, Origin, Placed, Reading, Row
 from annotation_store.exchange.selection import is_sound
+from annotation_store.exchange.swc_numbers import NodeLines, Scale
 from annotation_store.exchange.text import dumped, gathered, lines_of, object_of, placed_by
 from annotation_store.model import Item, check_item
 from precomputed_server.errors import InvalidAnnotation, InvalidInput
@@ -28,6 +31,10 @@ FIBRES = ("linestring", "line")
 RADIUS, KIND, PARENT = "radius_um", "swc_type", "swc_parent"
 """Fields of an annotation that was read from SWC: a radius for each point, the node type, the section it goes on."""
 
+_POINTS = frozenset(("points", "pointA", "pointB"))
+_AT_ONCE = 4096
+"""How many nodes are spelled at a time."""
+
 _EXACT = Context(prec=120)
 _NM_PER_UM = Decimal(1000)
 _WHOLE = 2.0**53
@@ -36,7 +43,6 @@ _KINDS = 2**31
 _CIRCLE = "The parents of some nodes lead round in a circle; a root's parent is -1."
 _HEADER, _OF_ONE, _END = f"# {MARK} ", "# annotation ", f"# end of {MARK}"
 
-Scale = tuple[Decimal, Decimal, Decimal]
 _NONE: Scale = (Decimal(1), Decimal(1), Decimal(1))
 
 
@@ -57,11 +63,16 @@ def _parts(export: Export) -> Iterator[bytes]:
     yield f"{_HEADER}{dumped(export.origin.to_json() | unit)}\n".encode()
     yield f"# n type x y z radius parent; lengths in {'micrometres' if in_um else 'voxels'}\n".encode()
     number, count = 1, 0
-    for placed in export.annotations:
-        if is_fibre(placed.item) and is_sound(placed.item):
-            text, number = _nodes(placed, scale, number)
+    lines = NodeLines(_NONE if scale is None else scale)
+    for batch in _batches(export.annotations):
+        for placed, text in zip(batch, lines.texts([points_of(each.item) for each in batch], number), strict=True):
+            if text is None or KIND in placed.item or RADIUS in placed.item:
+                yield _nodes(placed, scale, number)
+            else:
+                yield _head(placed)
+                yield text.translate(None, b"\0")
+            number += len(points_of(placed.item))
             count += 1
-            yield text.encode()
     yield f"{_END}: {count}\n".encode()
 
 
@@ -70,21 +81,48 @@ def is_fibre(item: Item) -> bool:
     return item.get("type") in FIBRES
 
 
-def _nodes(placed: Placed, scale: Scale | None, number: int) -> tuple[str, int]:
+def _batches(annotations: Iterable[Placed]) -> Iterator[list[Placed]]:
+    """The fibres, some at a time."""
+    batch: list[Placed] = []
+    nodes = 0
+    for placed in annotations:
+        if is_fibre(placed.item) and is_sound(placed.item):
+            batch.append(placed)
+            nodes += len(points_of(placed.item))
+            if nodes >= _AT_ONCE:
+                yield batch
+                batch, nodes = [], 0
+    if batch:
+        yield batch
+
+
+def points_of(item: Item) -> list[list[float]]:
+    """The nodes of a fibre."""
+    points: list[list[float]] = item["points"] if item["type"] == "linestring" else [item["pointA"], item["pointB"]]
+    return points
+
+
+def _head(placed: Placed) -> bytes:
+    """The comment before the nodes of an annotation."""
+    fields = {name: value for name, value in placed.item.items() if name not in _POINTS}
+    head = {"block": placed.block, "leaf": placed.leaf, "fields": fields}
+    return b"%b%b\n" % (_OF_ONE.encode(), orjson.dumps(head))
+
+
+def _nodes(placed: Placed, scale: Scale | None, number: int) -> bytes:
+    """The comment and the nodes of one annotation, of any numbers."""
     item = placed.item
-    points = item["points"] if item["type"] == "linestring" else [item["pointA"], item["pointB"]]
-    other = {name: value for name, value in item.items() if name not in ("points", "pointA", "pointB")}
-    head = dumped({"block": placed.block, "leaf": placed.leaf, "fields": other})
-    kind = other.get(KIND) if type(other.get(KIND)) is int else 0
-    radii = other.get(RADIUS) if scale is not None else None
-    lines = [f"{_OF_ONE}{head}\n"]
+    points = points_of(item)
+    kind = item.get(KIND) if type(item.get(KIND)) is int else 0
+    radii = item.get(RADIUS) if scale is not None else None
+    lines = []
     parent = -1
     for at, point in enumerate(points):
         x, y, z = map(repr, point) if scale is None else map(_product, point, scale)
         radius = radii[at] if isinstance(radii, list) and len(radii) == len(points) else 0
         lines.append(f"{number} {kind} {x} {y} {z} {radius} {parent}\n")
         parent, number = number, number + 1
-    return "".join(lines), number
+    return _head(placed) + "".join(lines).encode()
 
 
 def _product(voxels: float, edge: Decimal) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import stat
 import threading
@@ -14,6 +13,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from annotation_store.blocks import Location, check_name, join
+from annotation_store.cycles import without_collection
 from annotation_store.model import Items, parse_stored
 from annotation_store.progress.drawn import DrawnInBlock
 from annotation_store.progress.listing import After, Wanted, rows_of
@@ -106,12 +106,12 @@ class Survey:
 
     def counted(self, location: Location) -> tuple[Tally, str]:
         """The tally of a leaf as readers are answered it, and its entity tag; raises Unreadable, NotFound, OSError."""
-        with _without_collection():
+        with without_collection():
             return self._tallied(location)
 
     def rows(self, location: Location, wanted: Wanted, after: After, limit: int) -> tuple[Rows, After | None]:
         """Rows of a leaf as `rows_of` gives them; raises Unreadable, NotFound, OSError."""
-        with _without_collection():
+        with without_collection():
             return self._rows(location, wanted, after, limit)
 
     # What is parsed is gone before collection goes on: each of these has it in a frame of its own.
@@ -182,19 +182,6 @@ class Survey:
             yield history
         finally:
             os.close(history)
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Parse without looking for cycles, which JSON has none of: with millions of lists that takes most of the time."""
-    if not gc.isenabled():  # another thread is at it, and will enable it
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 _surveys: WeakKeyDictionary[AnnotationReader, Survey] = WeakKeyDictionary()

@@ -23,7 +23,7 @@ from annotation_store.exchange.formats import NEUROGLANCER, WRITTEN, Format, for
 from annotation_store.exchange.importing import Wishes
 from annotation_store.exchange.plans import BlockStep
 from annotation_store.exchange.report import Ended, Report, unchanged
-from annotation_store.exchange.rows import Export, Placed
+from annotation_store.exchange.rows import Placed
 from annotation_store.exchange.selection import Selection, read_selection
 from annotation_store.exchange.swc import UM, VOXEL
 from annotation_store.exchange.viewer_layers import annotation_layers
@@ -64,7 +64,7 @@ async def get_export(request: web.Request, target: Target) -> web.StreamResponse
         raise InvalidInput(f"unit={unit[:20]} must be {UM} or {VOXEL}.")
     volume, collection = await _collection(request, target)
     found = await service.export(collection.found)
-    export = Export(collection.origin(found, _name_of(volume)), collection.annotations(found), _edges(volume), unit)
+    export = collection.export(found, _name_of(volume), _edges(volume), unit)
     headers = {
         "Content-Type": format.media_type,
         "Content-Disposition": _attachment(_name_of(volume) + format.suffix),

@@ -17,7 +17,8 @@ from annotation_store.exchange.formats import FORMATS, NEUROGLANCER, format_of
 from annotation_store.exchange.merging import UNKNOWN, Merge, Verdict
 from annotation_store.exchange.rows import Dialect, Export, Made, Origin, Placed, Reading
 from annotation_store.exchange.selection import Selection, read_selection
-from annotation_store.exchange.swc import FIBRES, VOXEL
+from annotation_store.exchange.swc import FIBRES, VOXEL, _scale, _voxels
+from annotation_store.exchange.swc_numbers import NodeLines
 from annotation_store.exchange.viewer_items import ViewerDialect
 from annotation_store.exchange.viewer_layers import annotation_layers
 from annotation_store.exchange.viewer_reading import remote_state, state_text
@@ -152,6 +153,13 @@ def test_no_cell_of_a_table_is_a_formula(annotations: list[Placed]) -> None:
     rows = list(csv.reader(io.StringIO(written("csv", annotations).decode(), newline="")))
     texts = [rows[0].index(name) for name in ("id", "type", "anntype", "description", "segments", "extra")]
     assert not [row[at] for row in rows[1:] for at in texts if row[at].startswith(("=", "+", "-", "@", "\t", "\r"))]
+
+
+def _coordinates() -> st.SearchStrategy[float]:
+    """What people and programs have: rounded, full, of single precision, and anything."""
+    usual = st.floats(-(2**20), 2**20)
+    single = st.floats(-(2**20), 2**20, width=32)
+    return st.one_of(usual, single, usual.map(lambda x: round(x, 3)), st.floats(allow_nan=False, allow_infinity=False))
 
 
 def in_single_precision(value: Any) -> Any:  # noqa: ANN401  # as deep as `value`
@@ -388,3 +396,32 @@ def test_a_box_chooses_what_overlaps_it(each: Item, low: int, size: int) -> None
     chosen = read_selection(",".join(f"{low},{low + size}" for _ in "xyz"))
     assert chosen.has(each) == overlaps
     assert Selection.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen
+
+
+@patiently
+@given(
+    fibres=st.lists(
+        st.lists(st.tuples(*[st.one_of(_coordinates(), st.integers(-9, 9))] * 3).map(list), min_size=1, max_size=4),
+        min_size=1,
+        max_size=6,
+    ),
+    edges=st.sampled_from([EDGES_NM, (1000 / 3, 0.1, 12345.678), (1e9, 1.0, 7e300)]),
+    first=st.integers(1, 10**7),
+)
+def test_nodes_that_are_spelled_together_are_read_back(
+    fibres: list[list[list[float]]], edges: tuple[float, float, float], first: int
+) -> None:
+    """Each line as the format has it, and every coordinate to the last bit; what cannot be is left to others."""
+    scale = _scale(edges)
+    number = first
+    for points, text in zip(fibres, NodeLines(scale).texts(fibres, first), strict=True):
+        lines = [] if text is None else text.translate(None, b"\0").decode().splitlines()
+        for at, (place, line) in enumerate(zip(points, lines, strict=True) if lines else ()):
+            index, kind, *position, radius, parent = line.split(" ")
+            assert (index, kind, radius, parent) == (str(number + at), "0", "0", str(number + at - 1) if at else "-1")
+            assert [exact(_voxels(cell, edge)) for cell, edge in zip(position, scale, strict=True)] == [
+                exact(float(each)) for each in place
+            ]
+        if all(each == 0 or 1 <= abs(each) < 2**22 for place in points for each in place) and edges == EDGES_NM:
+            assert text is not None
+        number += len(points)
