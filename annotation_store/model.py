@@ -138,9 +138,10 @@ def check_item(item: Item, name: str) -> None:
             _check_points(item.get(field), name)
         else:
             _check_vector(item.get(field), f"{name}: {field}")
-    for field, check in _OPTIONAL.items():
-        if field in item:
-            check(item[field], f"{name}: {field}")
+    for field in filter(item.__contains__, _OPTIONAL):
+        fault = _OPTIONAL[field](item[field])
+        if fault:
+            raise InvalidAnnotation(f"{name}: {field} is {_shown(item[field])}, not {fault}.")
 
 
 def _check_stored(item: Item, name: str) -> None:
@@ -218,34 +219,15 @@ def _check_vector(vector: object, name: str) -> None:
         raise InvalidAnnotation(f"{name} is {_shown(vector)}, not [x, y, z] in voxels.")
 
 
-def _check_text(value: object, name: str) -> None:
-    if value is not None and not isinstance(value, str):
-        raise InvalidAnnotation(f"{name} is {_shown(value)}, not a text.")
-
-
-def _check_flag(value: object, name: str) -> None:
-    if not isinstance(value, bool):
-        raise InvalidAnnotation(f"{name} is {_shown(value)}, not true or false.")
-
-
-def _check_number(value: object, name: str) -> None:
-    if not _is_number(value):
-        raise InvalidAnnotation(f"{name} is {_shown(value)}, not a number.")
-
-
-def _check_list(value: object, name: str) -> None:
-    if not isinstance(value, list):
-        raise InvalidAnnotation(f"{name} is {_shown(value)}, not a list.")
-
-
-_OPTIONAL: Mapping[str, Callable[[object, str], None]] = {
-    "anntype": _check_text,
-    "description": _check_text,
-    "length": _check_number,
-    "reviewed": _check_flag,
-    "segments": _check_list,
-    "visited": _check_flag,
+_OPTIONAL: Mapping[str, Callable[[object], str]] = {
+    "anntype": lambda value: "" if value is None or type(value) is str else "a text",
+    "description": lambda value: "" if value is None or type(value) is str else "a text",
+    "length": lambda value: "" if _is_number(value) else "a number",
+    "reviewed": lambda value: "" if type(value) is bool else "true or false",
+    "segments": lambda value: "" if type(value) is list else "a list",
+    "visited": lambda value: "" if type(value) is bool else "true or false",
 }
+"""What each field that may be there must be, where it is not; all JSON values have these very types."""
 
 
 def check_depth(item: Item, name: str, deepest: int = MAXIMUM_DEPTH) -> None:

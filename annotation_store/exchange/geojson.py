@@ -8,6 +8,7 @@ of them it is; all other fields are properties too. Block and leaf are members o
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -25,6 +26,11 @@ _KINDS: Mapping[str, str] = {"Point": "point", "LineString": "linestring", "Poly
 
 Positions = list[Any]
 
+_POINTS = b'"points":'
+_POSITION = rb"\[[-+.0-9eE]+,[-+.0-9eE]+,[-+.0-9eE]+\]"
+_COORDINATES = re.compile(rb"\[%b(?:,%b)*\](?=[,}])" % (_POSITION, _POSITION))
+"""Points as they are stored. In a text, no quote stands without a backslash: what begins them is no part of one."""
+
 
 def write_geojson(export: Export) -> Iterator[bytes]:
     """The file, in pieces."""
@@ -35,20 +41,62 @@ def _parts(export: Export) -> Iterator[bytes]:
     header = orjson.dumps({"type": "FeatureCollection", MARK: export.origin.to_json(), "features": []})
     yield header.removesuffix(b"]}") + b"\n"
     between = b""
-    for placed in filter(lambda each: is_sound(each.item), export.annotations):
-        yield between + orjson.dumps(_feature(placed))
-        between = b",\n"
+    for feature in _features(export):
+        if feature is not None:
+            yield between + feature
+            between = b",\n"
     yield b"\n]}\n"
+
+
+def _features(export: Export) -> Iterator[bytes | None]:
+    """Each annotation's Feature, None where it has no place."""
+    if export.lines is None:
+        for placed in export.annotations:
+            yield orjson.dumps(_feature(placed)) if is_sound(placed.item) else None
+        return
+    for some in export.lines:
+        for line in some.lines:
+            yield _feature_of(line, some.block, some.leaf)
+
+
+def _feature_of(line: bytes, block: str, leaf: str) -> bytes | None:
+    """The Feature of a stored line, with many coordinates as they stand there: to read them takes the time."""
+    begin = line.find(_POINTS)
+    match = None if begin < 0 else _COORDINATES.match(line, begin + len(_POINTS))
+    if match is not None:
+        item = orjson.loads(b"%b[[0,0,0]]%b" % (line[: match.start()], line[match.end() :]))
+        # The points of a field in a field are not those of the annotation.
+        if item.get("points") == [[0, 0, 0]] and item.get("type") in ("linestring", "polygon"):
+            if not is_sound(item):
+                return None
+            del item["points"]
+            return orjson.dumps(_with(item, block, leaf, _geometry_of(match[0], is_ring=item["type"] == "polygon")))
+    placed = Placed(block, leaf, orjson.loads(line), None)
+    return orjson.dumps(_feature(placed)) if is_sound(placed.item) else None
+
+
+def _geometry_of(points: bytes, *, is_ring: bool) -> dict[str, Any]:
+    """The geometry of points as JSON."""
+    count = points.count(b"[") - 1
+    if is_ring and count > 2:
+        first = points[1 : points.index(b"]") + 1]
+        return {"type": "Polygon", "coordinates": orjson.Fragment(b"[%b,%b]]" % (points[:-1], first))}
+    return {"type": "LineString" if count > 1 else "MultiPoint", "coordinates": orjson.Fragment(points)}
 
 
 def _feature(placed: Placed) -> dict[str, Any]:
     properties = dict(placed.item)
+    geometry = _geometry(properties)
+    return _with(properties, placed.block, placed.leaf, geometry)
+
+
+def _with(properties: Item, block: str, leaf: str, geometry: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "type": "Feature",
         "id": properties.pop("id"),
-        "block": placed.block,
-        "leaf": placed.leaf,
-        "geometry": _geometry(properties),
+        "block": block,
+        "leaf": leaf,
+        "geometry": geometry,
         "properties": properties,
     }
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from annotation_store.exchange import viewer_reading
 from annotation_store.exchange.formats import FORMATS, NEUROGLANCER, format_of
 from annotation_store.exchange.merging import UNKNOWN, Merge, Verdict
-from annotation_store.exchange.rows import Dialect, Export, Made, Origin, Placed, Reading
+from annotation_store.exchange.rows import Dialect, Export, Lines, Made, Origin, Placed, Reading
 from annotation_store.exchange.selection import Selection, read_selection
 from annotation_store.exchange.swc import FIBRES, VOXEL, _scale, _voxels
 from annotation_store.exchange.swc_numbers import NodeLines
@@ -87,6 +88,28 @@ def test_a_file_gives_back_what_was_written(name: str, annotations: list[Placed]
         assert reading.origin == ORIGIN
     assert reading.end.is_met
     assert format_of(data) == name
+
+
+NESTED: list[Item] = [
+    {"id": "a", "extra": {"points": [[1, 2, 3]]}, "type": "linestring", "points": [[1.5, 2, 1e-300], [4, 5, -6]]},
+    {"id": "b", "type": "point", "point": [1, 2, 3], "points": [[1, 2, 3]]},
+    {"id": "c", "type": "linestring", "points": [[1, 2, 3]], "text": '"points":[[4,5,6]],'},
+    {"id": "d", "text": '"points":[[4,5,6]],', "type": "polygon", "points": [[1, 2, 3], [1, 2, 4], [1, 2, 5]]},
+    {"id": "e", "type": "linestring", "points": [[1, 2]]},
+    {"id": "f", "type": "linestring", "points": [[1, 2, 3], "x"]},
+    {"id": "g", "type": "linestring", "points": [[1, 2, 3]], "description": 5},
+]
+
+
+@pytest.mark.parametrize("name", ["geojson", "jsonl"])
+@patiently
+@given(annotations=st.one_of(placed, st.just([Placed("x0y0z0", "fibers", item, 3) for item in NESTED])))
+def test_stored_lines_become_the_same_file(name: str, annotations: list[Placed]) -> None:
+    """Whether an annotation is read, or its line is taken as it is."""
+    lines = [Lines(each.block, each.leaf, [orjson.dumps(each.item)]) for each in annotations]
+    write = FORMATS[name].write
+    assert write is not None
+    assert b"".join(write(Export(ORIGIN, (), EDGES_NM, lines=lines))) == written(name, annotations)
 
 
 @pytest.mark.parametrize("name", ["csv", "geojson", "jsonl", "swc"])
