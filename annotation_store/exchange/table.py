@@ -53,7 +53,12 @@ _EMPTY = {
 _QUOTE = '"'
 _SPECIAL = re.compile('[",\r\n]')
 _COORDINATES_ONLY = re.compile(r"[0-9.eE+-]+,[0-9.eE+-]+,[0-9.eE+-]+")
-_FORMULA = tuple("=+-@\t\r")
+_SIGNS = "=+\\-@\uff1d\uff0b\uff0d\uff20"
+_ENDS = "\\x85\\u2028\\u2029"
+_FORMULA = re.compile(rf"(?:^|[;|\t\r\n\v\f\x1c-\x1e{_ENDS}])[\s\"']*[{_SIGNS}]")
+"""What a spreadsheet runs: a sign, also a wide one, first in a cell or behind what may part cells or lines, blanks and
+quotes aside."""
+_IN_JSON = re.compile(rf"([;|{_ENDS}](?:\s|\\?[\"'])*)([{_SIGNS}])")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _LONGEST_CELL = 1 << 30
@@ -73,7 +78,7 @@ def _lines(export: Export) -> Iterator[bytes]:
         if place != (placed.block, placed.leaf, placed.version):
             place = placed.block, placed.leaf, placed.version
             version = "" if placed.version is None else str(placed.version)
-            end = ",".join((_quoted(placed.block), _quoted(placed.leaf), version, ""))
+            end = ",".join((_name(placed.block), _name(placed.leaf), version, ""))
         if line:
             yield line + b"\r\n"
         line = _line(placed.item, end).encode()
@@ -101,7 +106,7 @@ def _line(item: Item, end: str) -> str:
         review = item[REVIEW]
         cells |= {"confirmed_by": _text(review["author"]) or "", "confirmed_at": _text(review["time"]) or ""}
     if extra:
-        cells["extra"] = _quoted(dumped(extra))
+        cells["extra"] = _json(extra)
     return ",".join((*cells.values(), end))
 
 
@@ -111,7 +116,7 @@ def _quoted(text: str) -> str:
 
 
 def _text(value: object) -> str | None:
-    return None if type(value) is not str or not value or value.startswith(_FORMULA) else _quoted(value)
+    return None if type(value) is not str or not value or _FORMULA.search(value) else _quoted(value)
 
 
 def _spelled_flag(value: object) -> str | None:
@@ -123,7 +128,18 @@ def _spelled_number(value: object) -> str | None:
 
 
 def _spelled_list(value: object) -> str | None:
-    return _quoted(dumped(value)) if type(value) is list else None
+    return _json(value) if type(value) is list else None
+
+
+def _json(value: object) -> str:
+    """A value as a cell of JSON, which begins with a bracket; a sign that would begin a cell behind it is escaped."""
+    text = _IN_JSON.sub(lambda found: f"{found[1]}\\u{ord(found[2]):04x}", dumped(value))
+    return _quoted(text)
+
+
+def _name(name: str) -> str:
+    """The name of a block or leaf as a cell: no name begins with a quote, behind which a minus is none."""
+    return _quoted(f"'{name}" if name.startswith("-") else name)
 
 
 def _points(value: object) -> str | None:
@@ -217,7 +233,8 @@ class _Table:
         else:  # a table of fields of annotations that there are
             fields = {name: value for name, value in item.items() if name != "id"}
         check_id(item.get("id"), where)
-        return Row(where, item["id"], fields, named.get("block"), named.get("leaf"), version, self._knows)
+        block, leaf = (named[name].removeprefix("'") if name in named else None for name in ("block", "leaf"))
+        return Row(where, item["id"], fields, block, leaf, version, self._knows)
 
 
 def _check_heading(heading: list[str]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -31,16 +34,27 @@ from tests.data import point
 patiently = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 EDGES_NM = (162.5, 1800.0, 2000.1)
 ORIGIN = Origin("brain", "2026-01-31T17:05:00.000Z", {("x0y0z0", "fibers"): Made(3, "5bdb")}, Selection())
-STRANGE = ("=1+1", "+x", "-x", "@x", "\t", "a\r\nb", "\r", '"', ",", ";", "", "#", "é\x85\u2028", "\0")
+SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"
+RUN = (
+    *(f"a;{sign}1" for sign in SIGNS),
+    " =1",
+    "\n=1",
+    "a\n\t+1",
+    'x;"=1',
+    ";  -1",
+    "\uff1d1",
+    "\xa0=1",
+    "a|=1",
+    ";'=1",
+)
+STRANGE = (*RUN, "=1+1", "+x", "-x", "@x", "\t", "a\r\nb", "\r", '"', ",", ";", "", "#", "é\x85\u2028", "\0")
 LEAVES = ("fibers", "centroids", "z-0007")
 
 
 @st.composite
 def strange_items(draw: st.DrawFn) -> Item:
     """Annotations whose ids and texts are what spreadsheets and parsers trip over."""
-    text = st.sampled_from(
-        ["=1+1", "+x", "-x", "@x", "\t", "a\r\nb", "\r", '"', ",", ";", "", "#", "é\x85\u2028", "\0"]
-    )
+    text = st.sampled_from(STRANGE)
     item = draw(items())
     item["id"] = draw(text.filter(bool) | st.text(min_size=1, max_size=6))
     item |= draw(st.dictionaries(st.sampled_from(["description", "anntype"]), text | st.none(), max_size=2))
@@ -167,15 +181,30 @@ def test_a_fibre_that_was_cut_off_is_left_out() -> None:
         assert bool(reading.notes) == (count > 3)
 
 
+@pytest.mark.parametrize("separator", [",", ";", "|", "\t"])
 @patiently
 @given(annotations=placed)
-def test_no_cell_of_a_table_is_a_formula(annotations: list[Placed]) -> None:
-    import csv
-    import io
+def test_no_cell_of_a_table_is_a_formula(separator: str, annotations: list[Placed]) -> None:
+    """Nor is one where a spreadsheet takes another separator, ends lines where it likes, and takes blanks away."""
+    table = written("csv", annotations).decode()
+    texts = ("id", "type", "anntype", "description", "segments", "extra", "block", "leaf")
+    if separator == ",":
+        rows = list(csv.DictReader(io.StringIO(table, newline="")))
+        cells = [part for row in rows for name in texts for part in re.split("[\r\n]", row[name])]
+    else:
+        cells = [part for line in table.splitlines() for part in line.split(separator)]
+    begun = [cell.lstrip(" \t\xa0\"'") for cell in cells]
+    assert not [cell for cell in begun if cell.startswith(tuple(SIGNS))]
 
-    rows = list(csv.reader(io.StringIO(written("csv", annotations).decode(), newline="")))
-    texts = [rows[0].index(name) for name in ("id", "type", "anntype", "description", "segments", "extra")]
-    assert not [row[at] for row in rows[1:] for at in texts if row[at].startswith(("=", "+", "-", "@", "\t", "\r"))]
+
+@pytest.mark.parametrize("name", ["-2-3", "-A1", "--", "a-1"])
+def test_a_name_that_a_spreadsheet_would_run_comes_back(name: str) -> None:
+    data = written("csv", [Placed(name, name, point(1, 1, 1, 1), 3)])
+    (cells,) = csv.DictReader(io.StringIO(data.decode(), newline=""))
+    assert not cells["leaf"].startswith("-")
+    assert not cells["block"].startswith("-")
+    (row,) = FORMATS["csv"].read(iter([data]), EDGES_NM).rows
+    assert (row.block, row.leaf) == (name, name)
 
 
 def _coordinates() -> st.SearchStrategy[float]:
