@@ -89,12 +89,12 @@ class Annotators:
     async def import_table(self, leaf: str, items: list[Item]) -> ClientResponse | None:
         """An export of the leaf in which a position and a kind were edited by hand."""
         exported = await (await self.client.get(f"{DATASET}/export?format=jsonl&leaf={leaf}")).text()
-        header, *lines = exported.splitlines()
+        header, *lines, end = exported.splitlines()
         rows = [json.loads(line) for line in lines]
         if rows:
             rows[0]["annotation"] |= {"point": [1.25, 2.5, 3.75], "anntype": "by hand"}
         rows.append({"block": "x0y0z0", "leaf": leaf, "annotation": self.drawn()})
-        body = "\n".join([header, *map(json.dumps, rows)])
+        body = "\n".join([header, *map(json.dumps, rows), end])
         return await self.client.post(f"/~importer{DATASET}/import?format=jsonl", data=body)
 
     async def confirm(self, leaf: str, items: list[Item]) -> ClientResponse | None:
@@ -119,7 +119,7 @@ async def assert_one_version(people: Annotators) -> dict[str, int]:
     for leaf, collection in COLLECTIONS.items():
         items = await people.stored(leaf)
         everything += items
-        header, *lines = (await (await client.get(f"{DATASET}/export?format=jsonl&leaf={leaf}")).text()).splitlines()
+        header, *lines, _ = (await (await client.get(f"{DATASET}/export?format=jsonl&leaf={leaf}")).text()).splitlines()
         assert [json.loads(line)["annotation"] for line in lines] == items
         history = await client.get(f"{PLACE}/{leaf}/history?limit=1")
         version = (await history.json())["version"] if history.status == 200 else 0
