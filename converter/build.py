@@ -12,10 +12,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from converter.crew import Crew
 from converter.decoding import decode_bytes, decoded
-from converter.executor import executor
 from converter.journal import Journal
-from converter.plan import Pyramid, ReadBytes, Stage, plan_stage, smallest_task_bytes, task_box, task_cells, task_of
+from converter.plan import (
+    Pyramid,
+    ReadBytes,
+    Stage,
+    plan_stage,
+    smallest_task_bytes,
+    task_box,
+    task_bytes,
+    task_cells,
+    task_of,
+)
 from converter.progress import Counter, Progress
 from converter.scratch import ScratchLevel
 from converter.stack_source import StackSource
@@ -26,8 +36,6 @@ from precomputed_server.format.geometry import Box, Vector, ceil_divide, multipl
 from precomputed_server.format.grid import grid_shape
 from precomputed_server.writing import remove_temporaries
 
-_PROCESS_BYTES = 90 << 20
-"""What a process holds before it has any voxels: the interpreter, numpy and the codecs."""
 _TOO_LITTLE_FOR_PROCESSES = 32 << 20
 _SLAB_BYTES = 16 << 30
 
@@ -55,14 +63,14 @@ class Plan:
         return cls(stages, members["processes"], members["decodes_first"])
 
 
-def make_plan(pyramid: Pyramid, source: StackSource, jobs: int, memory: int) -> Plan:
-    """Divide the work so that all processes together hold at most `memory` bytes.
+def make_plan(pyramid: Pyramid, source: StackSource, crew: Crew) -> Plan:
+    """Divide the work so that each of the tasks side by side holds no more than `crew` has room for.
 
-    Fewer than `jobs` processes are used where each needs more than its share, but no fewer than half as long as
+    Fewer processes than the crew's are used where each needs more than its share, but no fewer than half as long as
     decoding planes to a disk first can be done by more. Raises InvalidInput naming the memory that is needed when not
     even one process can do it.
     """
-    wanted = 1 if pyramid.bytes(0) < _TOO_LITTLE_FOR_PROCESSES else jobs
+    wanted = _wanted(pyramid, crew)
     few = -(-wanted // 2)
     directly, through_scratch = partial(_plan, pyramid, source), partial(_plan_with_scratch, pyramid, source)
     choices = [
@@ -71,13 +79,26 @@ def make_plan(pyramid: Pyramid, source: StackSource, jobs: int, memory: int) -> 
         *((directly, processes) for processes in range(few - 1, 0, -1)),
     ]
     for choice, processes in choices:
-        plan = choice(processes, _budget(memory, processes))
+        plan = choice(processes, crew.budget(processes))
         if plan is not None:
             return plan
-    raise InvalidInput(
-        f"--max-memory {_mebibytes(memory)}MiB is too little for planes and chunks of this size; it takes "
-        f"{_mebibytes(_needed(pyramid, source))}MiB at least."
-    )
+    raise InvalidInput(f"{crew.too_little(_needed(pyramid, source))}.")
+
+
+def fitted_plan(plan: Plan, pyramid: Pyramid, source: StackSource, crew: Crew) -> Plan:
+    """The plan of an interrupted conversion with as many processes as there are now, and as have room for its tasks.
+
+    Raises InvalidInput when not even one has.
+    """
+    first, *later = plan.stages
+    reading = _row_bytes if plan.decodes_first else _reading(source)
+    needed = max(task_bytes(pyramid, first, reading), *(task_bytes(pyramid, stage, _row_bytes) for stage in later), 0)
+    if plan.decodes_first:
+        needed = max(needed, decode_bytes(source))
+    for processes in range(_wanted(pyramid, crew), 0, -1):
+        if needed <= crew.budget(processes):
+            return replace(plan, processes=processes)
+    raise InvalidInput(f"{crew.too_little(needed)}, to go on with what was begun with more.")
 
 
 @dataclass(frozen=True)
@@ -94,6 +115,7 @@ class Build:
     target: Target
     staging: Path
     plan: Plan
+    crew: Crew
     on_error: str = FAIL
     only: Mapping[int, Set[Vector]] | None = None
 
@@ -108,7 +130,7 @@ class Build:
             sum(math.prod(grid_shape(scale)) for scale in self.pyramid.scales), self.pyramid.bytes(0), progress
         )
         self.journal.directory.mkdir(exist_ok=True)
-        with executor(self.plan.processes) as running:
+        with self.crew.executor(self.plan.processes) as running:
             for number, stage in enumerate(self.plan.stages):
                 (self.staging / f"level-{number + 1}").mkdir(exist_ok=True)
                 for tasks in self._batches(number, stage, report):
@@ -286,16 +308,12 @@ def _slab_bytes(pyramid: Pyramid, stage: Stage) -> int:
     return columns * rows * box.size[2] * pyramid.voxel_bytes
 
 
-def _budget(memory: int, processes: int) -> int:
-    """What each process may hold of voxels; with one, this process does the work itself."""
-    others = processes if processes > 1 else 0
-    return (memory - _PROCESS_BYTES * (1 + others)) // processes
+def _wanted(pyramid: Pyramid, crew: Crew) -> int:
+    """How many processes are worth their start."""
+    return 1 if pyramid.bytes(0) < _TOO_LITTLE_FOR_PROCESSES else crew.jobs
 
 
 def _needed(pyramid: Pyramid, source: StackSource) -> int:
+    """The bytes that a task holds at least."""
     reading = smallest_task_bytes(pyramid, 0, _row_bytes if source.grain != (1, 1, 1) else _reading(source))
-    return _PROCESS_BYTES + max(reading, decode_bytes(source) if source.grain != (1, 1, 1) else 0)
-
-
-def _mebibytes(number: int) -> int:
-    return -(-number // (1 << 20))
+    return max(reading, decode_bytes(source) if source.grain != (1, 1, 1) else 0)

@@ -18,6 +18,7 @@ from converter.downsample import METHODS
 from converter.options import ConvertOptions, Summary
 from converter.progress import progress_on
 from converter.split import convert_split
+from converter.stopping import stoppable
 from converter.swap import TransformAnnotations
 from converter.tasks import BLANK, FAIL, SKIP
 from converter.voxel_size import ASSUMED, parse_edges
@@ -81,6 +82,10 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--downsample-method", type=click.Choice(list(METHODS)),
                  help="How coarser levels are made  [default: average; mode for labels]"),
     click.option("--jobs", type=int, help="Processes  [default: the CPUs this process may use]"),
+    click.option("--scheduler", metavar="ADDRESS",
+                 help="Convert on the Dask cluster of tcp://HOST:PORT; --jobs is then for how many threads of its "
+                      "workers the work is divided  [default: those that are there], --max-memory that of each worker "
+                      "[default: 60 % of its limit, which is the most]"),
     click.option("--max-memory", callback=_bytes, metavar="SIZE",
                  help="Memory of all processes together, such as 4GiB  [default: half of what this job or machine has, "
                       "at most 2GiB]"),
@@ -106,6 +111,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 @with_source_options
 @click.option("--split-channels", is_flag=True, help="Make each channel a layer of its own: DEST/NAME.")
 @click.pass_context
+@stoppable
 def convert(context: click.Context, /, paths: tuple[str, ...], **values: Any) -> None:
     """Convert the TIFF stack SOURCE into the dataset DEST.
 
@@ -158,6 +164,7 @@ def convert(context: click.Context, /, paths: tuple[str, ...], **values: Any) ->
 @click.option("--voxel-size", help=f"Edges of a voxel in µm  [default: the TIFF's own, else {PREDECESSOR_VOXEL_SIZE}]")
 @click.option("--segmentation", is_flag=True, help="The voxels are labels.")
 @click.option("--overwrite", is_flag=True, help="Replace a pyramid that this program wrote.")
+@stoppable
 def precomputed_tif(source: str, dest: Path, **values: Any) -> None:
     """Convert as MIT's precomputed-tif does, with the same flags: every level halves all three axes."""
     _set_log_level(values["log"])

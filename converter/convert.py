@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converter.build import Build, Plan, make_plan
+from converter.build import Build, fitted_plan, make_plan
 from converter.conversion import Conversion, prepare
+from converter.crew import Crew, crew_for
 from converter.destination import (
     Destination,
     Existing,
@@ -67,20 +69,22 @@ def convert(
     killed leaves no new dataset; the same one, begun again, goes on where it stood. A script that calls this needs the
     usual `if __name__ == "__main__":`, because worker processes import its module.
 
-    All processes together hold at most `options.max_memory` bytes.
+    All processes together hold at most `options.max_memory` bytes, of a cluster each worker. The paths of a task are
+    absolute: a worker need not have the same working directory.
 
     Raises InvalidInput, SourceError, DestinationExists, Busy, StorageFull and other PrecomputedErrors.
     """
-    sources = (source,) if isinstance(source, str) else tuple(source)
-    destination = Destination(Path(dest))
+    sources = tuple(os.path.abspath(name) for name in ((source,) if isinstance(source, str) else source))
+    destination = Destination(Path(dest).absolute())
     try:
         finished = _finish_interrupted(destination, transform_annotations)
         if finished is not None and not options.overwrite and finished == request(sources, options):
             return _finished_summary(destination)
         existing_pyramid(destination, options.overwrite)
-        conversion = prepare(sources, options)
-        with locked(destination):
-            return _run(conversion, destination, progress, transform_annotations)
+        with crew_for(options) as crew:
+            conversion = prepare(sources, options)
+            with locked(destination):
+                return _run(conversion, destination, crew, progress, transform_annotations)
     except OSError as error:
         raise typed(error, str(error.filename or dest), writing=True) from error
 
@@ -93,6 +97,7 @@ def was_made_of(dataset: Path, source: str, options: ConvertOptions) -> bool:
 def _run(
     conversion: Conversion,
     destination: Destination,
+    crew: Crew,
     progress: Progress | None,
     transform: TransformAnnotations | None,
 ) -> Summary:
@@ -106,15 +111,17 @@ def _run(
     blocks = _replaced_blocks(conversion, destination, existing)
     check_space(destination, conversion.pyramid, conversion.writer, compressed=conversion.options.format != "raw")
     files = conversion.origin.files
-    staged = staging_for(destination, conversion.identity, files, lambda: _plan(conversion))
+    pyramid, stack = conversion.pyramid, conversion.source
+    staged = staging_for(destination, conversion.identity, files, lambda: make_plan(pyramid, stack, crew))
     target = Target(staged.directory, conversion.scales, conversion.writer)
     build = Build(
-        conversion.pyramid,
-        conversion.source,
+        pyramid,
+        stack,
         conversion.volume,
         target,
         staged.directory,
-        staged.plan,
+        fitted_plan(staged.plan, pyramid, stack, crew),
+        crew,
         conversion.options.on_error,
     )
     with kept_if_worthwhile(destination, staged):
@@ -141,11 +148,6 @@ def _run(
     return Summary(
         destination.path, info, conversion.origin.voxel_size, found.chunks, found.bytes, seconds, found.unreadable
     )
-
-
-def _plan(conversion: Conversion) -> Plan:
-    options = conversion.options
-    return make_plan(conversion.pyramid, conversion.source, options.processes, options.memory)
 
 
 def _begin_scales(conversion: Conversion, target: Target) -> None:

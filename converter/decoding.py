@@ -6,6 +6,7 @@ It is done for the planes of one slab at a time, and each is decoded once.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ class DecodePlane:
 
     def run(self) -> Done:
         """Do it, a group of strips or tiles at a time; doing it again gives the same file."""
-        partial = self.path.with_name(f"{self.path.name}.part")
+        partial = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}")  # a lost worker may do it as well
         samples, rows, _ = self.plane.shape
         height = rows if samples > 1 else self.plane.segment_rows
         with partial.open("wb") as file:

@@ -7,21 +7,29 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for_connection
 from typing import Protocol
 
 from converter.journal import Done
+from converter.stopping import SIGNALS, held_back
 from converter.tasks import Task
 from precomputed_server.errors import PrecomputedError
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 _KEPT = 1 << 30
-_WAITING_PER_JOB = 2
+PROCESS_BYTES = 90 << 20
+"""What a process holds before it has any voxels: the interpreter, numpy and the codecs."""
+WAITING_PER_JOB = 2
+"""So many tasks are handed out for each that can run: the next is there when one has ended."""
+_SIGNALS_COME_WITHIN_S = 0.2
 
 Report = Callable[[Done], None]
 
@@ -47,29 +55,31 @@ class ProcessPool:
 
     def __init__(self, pool: ProcessPoolExecutor, jobs: int) -> None:
         self._pool = pool
-        self._waiting = _WAITING_PER_JOB * jobs
+        self._waiting = WAITING_PER_JOB * jobs
 
     def run(self, tasks: Iterable[Task], report: Report) -> None:
-        """Run every task; raises PrecomputedError when a process was killed."""
+        """Run every task; raises BrokenProcessPool when a process was killed."""
         queue = iter(tasks)
         pending: set[Future[Done]] = set()
-        try:
-            while True:
-                pending |= {self._pool.submit(_run, task) for task in islice(queue, self._waiting - len(pending))}
-                if not pending:
-                    return
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    report(future.result())
-        except BrokenProcessPool as error:
-            raise PrecomputedError(
-                "A worker process was killed, most often because memory ran out; run again with fewer --jobs."
-            ) from error
+        while True:
+            pending |= {self._submit(task) for task in islice(queue, self._waiting - len(pending))}
+            if not pending:
+                return
+            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in finished:
+                report(future.result())
+
+    def _submit(self, task: Task) -> Future[Done]:
+        with held_back():  # it may start a process
+            return self._pool.submit(_run, task)
 
 
 @contextmanager
 def executor(jobs: int) -> Iterator[Executor]:
     """Something that runs tasks in `jobs` processes; in this one when that is 1.
+
+    When a task fails those that run are waited for, and what they did is recorded; what is no Exception, such as
+    Ctrl-C, ends them at once. Raises PrecomputedError when a process was killed.
 
     Workers are forked from a server process that was started afresh: forking this process is not safe once it has
     threads, numpy's among them, and Python 3.12 and later warn of it.
@@ -79,28 +89,57 @@ def executor(jobs: int) -> Iterator[Executor]:
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", "converter.tasks"])
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare_worker)
+    with held_back():
+        _start_forkserver()
+    held_by_workers, lifeline = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare_worker, initargs=(held_by_workers,))
     try:
         yield ProcessPool(pool, jobs)
+    except BrokenProcessPool as error:
+        time.sleep(_SIGNALS_COME_WITHIN_S)  # a SIGTERM for all of us is for this process too, which then says so
+        raise PrecomputedError(
+            "A worker process was killed, most often because memory ran out; run again with fewer --jobs."
+        ) from error
+    except Exception:
+        raise
+    except BaseException:
+        lifeline.close()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        lifeline.close()
+        held_by_workers.close()
+
+
+def _start_forkserver() -> None:
+    """Start it with Ctrl-C and SIGTERM blocked: it ends when this process has ended, however that comes about."""
+    resource_tracker.ensure_running()  # first, because it unblocks them
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def _run(task: Task) -> Done:
     return task.run()
 
 
-def _prepare_worker() -> None:
-    """Leave Ctrl-C to the parent and end with it, however it ends."""
+def _prepare_worker(lifeline: Connection) -> None:
+    """Leave Ctrl-C to the parent and end with it, however it ends, or when it lets go of the other end of `lifeline`.
+
+    SIGTERM is not ignored: with it the pool ends its workers when one of them was killed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     keep_freed_memory()
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(lifeline,), daemon=True).start()
 
 
-def _exit_with_parent() -> None:
+def _exit_with_parent(lifeline: Connection) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
-        wait_for_connection([parent.sentinel])
+        wait_for_connection([parent.sentinel, lifeline])
         os._exit(1)
 
 

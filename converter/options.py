@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,6 +22,7 @@ from precomputed_server.format.info import VolumeInfo
 from precomputed_server.limits import memory_limit, usable_cpus
 
 _MOST_MEMORY = 2 << 30
+_ADDRESS = re.compile(r"(tcp|tls)://\S+:\d{1,5}")
 _UNKNOWN: Edges = (None, None, None)
 
 
@@ -32,7 +34,9 @@ class ConvertOptions:
     the TIFF's metadata, then to `assumed_voxel_size`, then asked for. `levels` counts the full-resolution one, None
     goes on until a level fits one chunk; `downsample` None is automatic. `annotation_block` is x, y, z in voxels, None
     for the whole extent. `jobs` None is every CPU that this process may use. `source` is what is taken of the source
-    and how it is seen (`source_options.source_options` reads texts).
+    and how it is seen (`source_options.source_options` reads texts). With `scheduler`, the address of a Dask scheduler,
+    its workers do the work: `jobs` is for how many threads of theirs it is divided, None for those that are there, and
+    `max_memory` is that of each worker.
     """
 
     voxel_size: Edges = _UNKNOWN
@@ -50,6 +54,7 @@ class ConvertOptions:
     dtype: str | None = None
     jobs: int | None = None
     max_memory: int | None = None
+    scheduler: str | None = None
     on_error: str = FAIL
     overwrite: bool = False
     annotations: str | None = None
@@ -64,6 +69,8 @@ class ConvertOptions:
             raise InvalidInput(f"{self.jobs} processes cannot do anything; use 1 or more.")
         if self.max_memory is not None and self.max_memory < 1:
             raise InvalidInput("--max-memory must be more than nothing, such as 2GiB.")
+        if self.scheduler is not None and not _ADDRESS.fullmatch(self.scheduler):
+            raise InvalidInput(f"--scheduler {self.scheduler} is no address such as tcp://node1:8786.")
         if self.annotation_block is not None and min(self.annotation_block) < 1:
             raise InvalidInput("--annotation-block must be at least 1 voxel in every axis.")
         _one_of("--annotations", self.annotations, (None, KEEP, TRANSFORM))

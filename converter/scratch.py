@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from precomputed_server.errors import Unreadable
 from precomputed_server.files import read_at
 from precomputed_server.format.geometry import Box, Vector, ceil_divide
-from precomputed_server.writing import write_all
+from precomputed_server.writing import write_in_place
 
 Array = NDArray[Any]
 
@@ -56,13 +56,8 @@ class ScratchLevel:
 
     def write(self, box: Box, voxels: Array) -> int:
         """Keep the piece "(C, Z, Y, X)" of `box` and return its bytes; doing it again writes the same file."""
-        path = self._path(self._index(box))
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        try:
-            write_all(descriptor, memoryview(np.ascontiguousarray(voxels).reshape(-1).view(np.uint8)))  # type: ignore[arg-type]
-        finally:
-            os.close(descriptor)
-        return voxels.nbytes
+        content = memoryview(np.ascontiguousarray(voxels).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        return write_in_place(self._path(self._index(box)), [content])
 
     def exists(self, box: Box) -> bool:
         """Whether the piece of `box` is there with all its bytes."""

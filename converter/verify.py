@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from converter.build import Build, make_plan
 from converter.conversion import Conversion, prepare
+from converter.crew import ThisMachine
 from converter.destination import Destination, locked, read_json
 from converter.options import ConvertOptions, options_from_json
 from converter.results import STORED, gather, write_manifest
@@ -213,9 +214,10 @@ def _derived(dataset: _Dataset, conversion: Conversion, wrong: Mapping[int, froz
     """
     directory = dataset.destination.verifying / uuid.uuid4().hex
     target = Mending(dataset.destination.path, conversion.scales, dataset.writer, wrong)
-    options = conversion.options
-    plan = make_plan(conversion.pyramid, conversion.source, options.processes, options.memory)
-    build = Build(conversion.pyramid, conversion.source, conversion.volume, target, directory, plan, only=wrong or None)
+    crew = ThisMachine(conversion.options.processes, conversion.options.memory)
+    pyramid, source = conversion.pyramid, conversion.source
+    plan = make_plan(pyramid, source, crew)
+    build = Build(pyramid, source, conversion.volume, target, directory, plan, crew, only=wrong or None)
     shutil.rmtree(dataset.destination.verifying, ignore_errors=True)
     directory.mkdir(parents=True)
     try:

@@ -1,6 +1,7 @@
 """The commands `precomputed` and `precomputed-tif`: they parse, call one function and give an exit code.
 
-0: done. 1: what was asked for could not be done. 2: the command itself was wrong.
+0: done. 1: what was asked for could not be done. 2: the command itself was wrong. 130, 143: a conversion was stopped by
+Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations

@@ -73,7 +73,11 @@ class MethodNotAllowed(InvalidInput):
 
     def __init__(self, method: str, allowed: tuple[str, ...]) -> None:
         super().__init__(f"{method} is not possible here; use {', '.join(allowed)}.")
-        self.allowed = allowed
+        self.method, self.allowed = method, allowed
+
+    def __reduce__(self) -> tuple[type[MethodNotAllowed], tuple[str, tuple[str, ...]]]:
+        """How it is sent to another process."""
+        return type(self), (self.method, self.allowed)
 
 
 class NotFound(PrecomputedError):
@@ -102,6 +106,10 @@ class RangeNotSatisfiable(PrecomputedError):
     def __init__(self, length: int) -> None:
         super().__init__(f"The range lies outside the {length} bytes there are.")
         self.length = length
+
+    def __reduce__(self) -> tuple[type[RangeNotSatisfiable], tuple[int]]:
+        """How it is sent to another process."""
+        return type(self), (self.length,)
 
 
 class SourceError(PrecomputedError):

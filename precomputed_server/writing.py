@@ -10,7 +10,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,11 +24,32 @@ _TEMPORARY_NAME = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}", re.
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Write every byte, however often the kernel takes only a part."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def write_in_place(path: Path, pieces: Iterable[bytes | memoryview], *, read_soon: bool = True) -> int:
+    """Write a file where it lies and return its size in bytes; neither atomic nor durable.
+
+    Bytes that are there already are written over and not cut off first: whoever writes the same content again, and is
+    killed halfway, does no harm. Without `read_soon`, writing to the disk begins at once and the memory is given back.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        size = 0
+        for piece in pieces:
+            write_all(descriptor, piece)
+            size += len(piece)
+        if os.fstat(descriptor).st_size > size:
+            os.ftruncate(descriptor, size)
+        if not read_soon:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+    return size
 
 
 class Replacement:

@@ -37,7 +37,11 @@ os.environ |= {"CLOUD_VOLUME_DIR": f"{_LIBRARIES}/volume", "CLOUD_FILES_DIR": f"
 PROGRAMS = {
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
     "haproxy": ("haproxy",),
+    "munge": ("munged",),
     "nginx": ("nginx",),
+    "openssl": ("openssl",),
+    "slurmctld": ("slurmctld",),
+    "slurmd": ("slurmd",),
     "strace": ("strace",),
     "wrk": ("wrk",),
 }

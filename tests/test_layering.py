@@ -67,7 +67,7 @@ PURE = {"format", "phantom"}
 
 WEB_LAYERS = {"web", "annotations on the web"}
 WEB_ONLY = {"aiohttp", "asyncio"}
-ONE_MODULE_PER_PACKAGE = {"tifffile", "watchdog", "dask", "sqlite_utils", "tensorstore"}
+ONE_MODULE_PER_PACKAGE = {"tifffile", "watchdog", "dask", "distributed", "sqlite_utils", "tensorstore"}
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 ENVIRONMENT_READER = "precomputed_server.settings"
 

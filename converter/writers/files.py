@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from precomputed_server.errors import Unreadable
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.info import ScaleInfo, VolumeInfo
 from precomputed_server.format.names import chunk_name
-from precomputed_server.writing import write_all
+from precomputed_server.writing import write_in_place
 
 
 def write_chunk(writer: Writer, directory: Path, scale: ScaleInfo, box: Box, chunk: Array) -> int:
@@ -68,19 +67,11 @@ class FilePerChunk:
 
 def store(path: Path, pieces: Pieces) -> int:
     """Write a file in place, with the directories on its way, and return its size in bytes."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags, 0o666)
+        return write_in_place(path, pieces, read_soon=False)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, flags, 0o666)
-    try:
-        for piece in pieces:
-            write_all(descriptor, piece)  # type: ignore[arg-type]  # any buffer will do
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # begins to write it to the disk
-    finally:
-        os.close(descriptor)
-    return sum(len(piece) for piece in pieces)
+        return write_in_place(path, pieces, read_soon=False)
 
 
 def load(path: Path) -> bytes:

@@ -243,10 +243,10 @@ def test_two_conversions_into_one_destination_exclude_each_other(
 def test_a_full_disk_is_one_sentence_and_leaves_no_dataset(
     tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("converter.writers.files.write_all", full)
+    monkeypatch.setattr("converter.writers.files.write_in_place", full)
     with pytest.raises(StorageFull):
         convert(source, tmp_path / "made", options())
     assert files_of(tmp_path / "made") == {}

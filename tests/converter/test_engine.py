@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter import convert
+from converter.executor import executor
 from converter.journal import Journal
 from converter.plan import block_box, cells_below, plan_stage, pyramid_of, task_box, task_bytes, task_cells
+from converter.progress import Status
 from converter.scales import PyramidOptions, levels
 from converter.tasks import BuildBlock
 from converter.voxel_size import parse_edges
+from precomputed_server import writing
 from precomputed_server.errors import InvalidInput, SourceError
 from precomputed_server.format.geometry import Vector
 from tests.converter import reference
@@ -79,6 +83,74 @@ def test_an_interrupted_conversion_goes_on_and_does_one_task_again(
         manifest = f".precomputed/manifest/{key}.npy"
         assert (tmp_path / "made" / manifest).read_bytes() == (tmp_path / "reference/made" / manifest).read_bytes()
     assert not (tmp_path / "made/.precomputed/staging").exists()
+
+
+def test_what_was_begun_goes_on_with_as_many_processes_as_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was begun by many, with much memory: the tasks stay as they are."""
+    used: list[int] = []
+    monkeypatch.setattr("converter.crew.PROCESS_BYTES", 0)
+    monkeypatch.setattr("converter.build._TOO_LITTLE_FOR_PROCESSES", 0)
+
+    def one_process(jobs: int) -> Any:  # noqa: ANN401
+        used.append(jobs)
+        return executor(1)
+
+    monkeypatch.setattr("converter.crew.executor", one_process)
+
+    def stop(status: Status) -> None:
+        raise Stopped
+
+    source = str(write_planes(tmp_path / "planes", volume(70, 65, 40)))
+    with pytest.raises(Stopped):
+        convert(source, tmp_path / "made", options(**MANY, jobs=32, max_memory=1 << 30), stop)
+    with pytest.raises(InvalidInput, match=r"--max-memory 1MiB is too little .* to go on with what was begun"):
+        convert(source, tmp_path / "made", options(**MANY, jobs=2, max_memory=10_000))
+    (plan,) = (tmp_path / "made").glob(".precomputed/staging/*/plan.json")
+    assert json.loads(plan.read_text())["plan"]["processes"] == used[0] > 3
+    convert(source, tmp_path / "made", options(**MANY, jobs=3, max_memory=1 << 30))
+    assert used[1:] == [3]
+    convert(source, tmp_path / "other", options(**MANY))
+    assert files_of(tmp_path / "made") == files_of(tmp_path / "other")
+
+
+def test_a_task_that_is_done_again_and_killed_midway_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that a cluster has lost sight of may be at work on what another has done meanwhile."""
+    tasks: list[BuildBlock] = []
+    run, write = BuildBlock.run, writing.write_all
+
+    def watched(task: BuildBlock) -> Any:  # noqa: ANN401
+        tasks.append(task)
+        return run(task)
+
+    def stop(status: Status) -> None:
+        raise Stopped
+
+    source = str(write_planes(tmp_path / "planes", volume(70, 65, 40)))
+    with monkeypatch.context() as watching:
+        watching.setattr(BuildBlock, "run", watched)
+        with pytest.raises(Stopped):
+            convert(source, tmp_path / "made", options(**MANY), stop)
+    (staging,) = (tmp_path / "made/.precomputed/staging").iterdir()
+    written = {path: path.read_bytes() for path in staging.rglob("*") if path.is_file()}
+    assert {path.parent.name for path in written} >= {"1_1_1", "level-1", "journal"}
+    for killed_at in range(0, len(written), 7):
+        calls = iter(range(len(written)))
+
+        def torn(descriptor: int, data: Any, calls: Any = calls, killed_at: int = killed_at) -> None:  # noqa: ANN401
+            if next(calls) == killed_at:
+                write(descriptor, memoryview(data)[: len(data) // 2])
+                raise Stopped
+            write(descriptor, data)
+
+        with monkeypatch.context() as killing:
+            killing.setattr(writing, "write_all", torn)
+            with pytest.raises(Stopped):
+                tasks[0].run()
+        assert {path: path.read_bytes() for path in staging.rglob("*") if path.is_file()} == written
 
 
 def test_another_conversion_or_a_changed_source_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +222,7 @@ def test_tasks_hold_every_cell_once_and_stay_within_the_budget(data: st.DataObje
 def test_too_little_memory_for_whole_planes_takes_a_scratch_file(
     tmp_path: Path, storage: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("converter.build._PROCESS_BYTES", 0)
+    monkeypatch.setattr("converter.crew.PROCESS_BYTES", 0)
     voxels = volume(96, 200, 40)
     source = str(write_planes(tmp_path / "planes", voxels, **storage))
     convert(source, tmp_path / "made", options(**MANY, max_memory=200_000))
