@@ -24,6 +24,7 @@ from annotation_store.blocks import HISTORY, Location, slice_digits, slice_leaf
 from annotation_store.edits import Edit
 from annotation_store.model import GEOMETRY, Item, Items, parse_stored
 from annotation_store.orders import Order, Part
+from annotation_store.slices import VOXEL, naming_of, recorded_naming
 from annotation_store.store import AnnotationStore
 from precomputed_server.files import Tree
 from precomputed_server.format.info import VolumeInfo
@@ -128,7 +129,7 @@ def _make_plan(store: AnnotationStore, old: VolumeInfo, ratio: Ratio) -> dict[st
         directory: {leaf: _items(store, directory, leaf) for leaf in store.leaves("", directory)}
         for directory in sorted(blocks.existing)
     }
-    by_voxel = _named_by_voxel(leaves, old.scales[0].resolution_nm[2])
+    by_voxel = _named_by_voxel(store, leaves, old.scales[0].resolution_nm[2])
     plan: dict[str, Any] = {"format": 1, "blocks": {}}
     for directory, before in leaves.items():
         plan["blocks"][directory] = [
@@ -202,18 +203,15 @@ def _change(store: AnnotationStore, location: Location, change: WhereUnchanged, 
     store.carry_out(Order(location.directory, (part,), AUTHOR, session, secrets.token_hex(16)))
 
 
-def _named_by_voxel(leaves: Mapping[str, Leaves], edge_nm: float) -> bool:
-    """Whether more slices are named by their voxel than by their nanometres: older set-ups did the latter."""
-    voxels = nanometres = 0
-    for block in leaves.values():
-        for leaf, items in block.items():
-            digits = slice_digits(leaf)
-            for item in items.values() if digits is not None else ():
-                height = None if scaled(item, _UNSCALED) is None else next(_heights(item), None)
-                if height is not None:
-                    voxels += math.floor(height) % 10_000 == digits
-                    nanometres += math.floor(height * edge_nm) % 10_000 == digits
-    return voxels >= nanometres
+def _named_by_voxel(store: AnnotationStore, leaves: Mapping[str, Leaves], edge_nm: float) -> bool:
+    """Whether slices are named by their voxel: older set-ups named them by their nanometres."""
+    named = [
+        (digits, items)
+        for block in leaves.values()
+        for leaf, items in block.items()
+        if (digits := slice_digits(leaf)) is not None
+    ]
+    return (recorded_naming(store.tree, "") or naming_of(named, edge_nm)) == VOXEL
 
 
 def _heights(item: Item) -> Iterator[float]:

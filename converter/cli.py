@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import re
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from converter.cli_batch import convert_each
+from converter.cli_run import Asked, convert_layers, convert_one, say
 from converter.cli_source import taken_source_options, with_source_options
 from converter.convert import convert as convert_stack
 from converter.destination import KEEP, TRANSFORM
 from converter.downsample import METHODS
 from converter.options import ConvertOptions, Summary
 from converter.progress import progress_on
-from converter.split import convert_split
 from converter.stopping import stoppable
 from converter.swap import TransformAnnotations
 from converter.tasks import BLANK, FAIL, SKIP
@@ -110,6 +110,8 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 @_with_options
 @with_source_options
 @click.option("--split-channels", is_flag=True, help="Make each channel a layer of its own: DEST/NAME.")
+@click.option("--each", is_flag=True, help="Convert every match of SOURCE into a dataset of its own: DEST/NAME.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as lines of JSON, and nothing else, for programs.")
 @click.pass_context
 @stoppable
 def convert(context: click.Context, /, paths: tuple[str, ...], **values: Any) -> None:
@@ -123,32 +125,29 @@ def convert(context: click.Context, /, paths: tuple[str, ...], **values: Any) ->
     precomputed convert 'planes/*.tif' /data/brain --voxel-size ,,2
     precomputed convert labels.tif /data/cells --segmentation --voxel-size 1,1,1
     precomputed convert raw/ /data/brain --pattern 'img_{c}_t{t}_z{z}.tif' --time 3 --channel GFP
+    precomputed convert --each 'raw/*/' /data --voxel-size 0.65,0.65,2
     """
     if len(paths) < 2:
         raise click.UsageError("Name the stack and where to write the dataset: precomputed convert SOURCE... DEST.")
     if values["annotations"] is not None and not values["overwrite"]:
         raise click.UsageError("--annotations says what --overwrite does with annotations; add --overwrite.")
-    *source, last = paths
-    dest = Path(last)
-    if values["voxel_size"] is None:
-        del values["voxel_size"]
-    else:
-        values["voxel_size"] = parse_edges(values["voxel_size"])
-    split = values.pop("split_channels")
+    if values["each"] and values["split_channels"]:
+        raise click.UsageError("--each makes a dataset without layers of each stack; leave --split-channels out.")
+    *source, dest = paths
+    edges = values.pop("voxel_size")
+    if edges is not None:
+        values["voxel_size"] = parse_edges(edges)
+    split, each, as_json = (values.pop(name) for name in ("split_channels", "each", "as_json"))
     source_options = taken_source_options(values)
     options = ConvertOptions(**values, source=source_options)
     transform: TransformAnnotations | None = context.obj  # from the program that knows annotations
-
-    def converted(path: Path, chosen: ConvertOptions) -> Summary:
-        with progress_on() as progress:
-            summary = convert_stack(source, path, chosen, progress, transform)
-        _report(summary)
-        return summary
-
+    asked = Asked(source, Path(dest), options, transform, as_json)
     if split:
-        convert_split(source, dest, options, converted)
-    else:
-        converted(dest, options)
+        convert_layers(asked)
+    elif not each:
+        convert_one(asked)
+    elif not convert_each(asked):
+        context.exit(1)
 
 
 @click.command("precomputed-tif", context_settings={"help_option_names": ["-h", "--help"]})
@@ -188,26 +187,7 @@ def precomputed_tif(source: str, dest: Path, **values: Any) -> None:
             "give --voxel-size X,Y,Z in µm.",
             err=True,
         )
-    _report(summary)
-
-
-def _report(summary: Summary) -> None:
-    levels = _counted(len(summary.info.scales), "level")
-    if summary.chunks == 0:
-        click.echo(f"{summary.destination}: finished the conversion that was interrupted, {levels}")
-    else:
-        rate = summary.bytes / max(summary.seconds, 1e-9) / 1e6
-        click.echo(
-            f"{summary.destination}: {levels}, {_counted(summary.chunks, 'chunk')}, {summary.bytes / 1e6:.1f} MB "
-            f"in {summary.seconds:.1f} s ({rate:.0f} MB/s)"
-        )
-    for reason in summary.unreadable:
-        click.echo(f"Left out: {reason}", err=True)
-    click.echo(f"Look at it: precomputed serve {shlex.quote(str(summary.destination.parent))}")
-
-
-def _counted(number: int, name: str) -> str:
-    return f"{number} {name}" + ("" if number == 1 else "s")
+    say(summary)
 
 
 def _assumed(summary: Summary) -> str:

@@ -14,15 +14,14 @@ import logging
 import pickle
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from converter.executor import WAITING_PER_JOB, Executor, Report
-from converter.tasks import Task
+from converter.executor import WAITING_PER_JOB, Executor, Result, Work
 from converter.worker import Call, Worker, check_versions, describe, versions
 from precomputed_server.errors import MissingExtra, PrecomputedError
 
@@ -168,7 +167,7 @@ class _Watch:
 @dataclass
 class _Submitted:
     future: Any
-    task: Task
+    task: Work[Any]
     losses: int = 0
 
 
@@ -180,7 +179,7 @@ class OnCluster:
         self._address = address
         self._distributed = _distributed()
 
-    def run(self, tasks: Iterable[Task], report: Report) -> None:
+    def run(self, tasks: Iterable[Work[Result]], report: Callable[[Result], None]) -> None:
         """Run every task; raises PrecomputedError when the scheduler, all workers or one task's workers are lost."""
         queue, watch = iter(tasks), _Watch(self._client, self._address)
         running: dict[str, _Submitted] = {}

@@ -12,6 +12,7 @@ from converter.plan import Pyramid, pyramid_of
 from converter.provenance import Origin
 from converter.scales import Level, levels, volume_info
 from converter.source import read_stack
+from converter.source_version import source_version
 from converter.stack_source import StackSource, stack_source
 from converter.statistics import row_stride
 from converter.tasks import FAIL, Volume
@@ -85,4 +86,5 @@ def prepare(sources: tuple[str, ...], options: ConvertOptions) -> Conversion:
     pyramid = levels(source.size, size.nanometres, options.pyramid, bounds.start)
     chosen = writer(options.output, Voxels(source.dtype, stack.num_channels, options.chunk_size))
     files = {plane.path: plane.version for pages in stack.planes for plane in pages}
-    return Conversion(Origin(sources, options, files, size, began), source, volume, pyramid, chosen)
+    origin = Origin(sources, options, files, size, began, source_version(sources, files, options))
+    return Conversion(origin, source, volume, pyramid, chosen)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from converter.build import Build, fitted_plan, make_plan
 from converter.conversion import Conversion, prepare
@@ -22,8 +21,9 @@ from converter.destination import (
     locked,
     must_transform,
     own_files,
-    read_json,
 )
+from converter.event_log import recorded
+from converter.finished import finish_interrupted, finished_summary
 from converter.options import ConvertOptions, Summary
 from converter.progress import Progress
 from converter.provenance import (
@@ -33,11 +33,10 @@ from converter.provenance import (
     provenance,
     request,
 )
-from converter.results import Found, gather, write_manifest
+from converter.results import Found, gather, level_figures, write_manifest
 from converter.staging import check_space, kept_if_worthwhile, note_files, staging_for
-from converter.swap import SwapPlan, TransformAnnotations, begin_swap, interrupted_swap, roll_forward
+from converter.swap import SwapPlan, TransformAnnotations, begin_swap, roll_forward
 from converter.target import Target
-from converter.voxel_size import VoxelSize
 from precomputed_server.errors import InvalidInput
 from precomputed_server.files import typed
 from precomputed_server.format.geometry import Vector
@@ -57,8 +56,8 @@ _BLOCKS = f"{ANNOTATIONS}/{BLOCK_INFO}"
 
 
 def convert(
-    source: Sequence[str] | str,
-    dest: Path,
+    source: Sequence[str | Path] | str | Path,
+    dest: Path | str,
     options: ConvertOptions,
     progress: Progress | None = None,
     transform_annotations: TransformAnnotations | None = None,
@@ -66,32 +65,32 @@ def convert(
     """Convert the TIFF planes of `source` (directories, globs, files) into a precomputed dataset at `dest`.
 
     The pyramid is built beside whatever `dest` holds and put in place at the end, `info` last. A conversion that was
-    killed leaves no new dataset; the same one, begun again, goes on where it stood. A script that calls this needs the
-    usual `if __name__ == "__main__":`, because worker processes import its module.
+    killed leaves no new dataset; the same one, begun again, goes on where it stood.
 
     All processes together hold at most `options.max_memory` bytes, of a cluster each worker. The paths of a task are
     absolute: a worker need not have the same working directory.
 
     Raises InvalidInput, SourceError, DestinationExists, Busy, StorageFull and other PrecomputedErrors.
     """
-    sources = tuple(os.path.abspath(name) for name in ((source,) if isinstance(source, str) else source))
+    given = (source,) if isinstance(source, (str, Path)) else source
+    sources = tuple(os.path.abspath(name) for name in given)
     destination = Destination(Path(dest).absolute())
     try:
-        finished = _finish_interrupted(destination, transform_annotations)
+        finished = finish_interrupted(destination, transform_annotations)
         if finished is not None and not options.overwrite and finished == request(sources, options):
-            return _finished_summary(destination)
+            return finished_summary(destination)
         existing_pyramid(destination, options.overwrite)
         with crew_for(options) as crew:
             conversion = prepare(sources, options)
             with locked(destination):
-                return _run(conversion, destination, crew, progress, transform_annotations)
+                return recorded(
+                    destination,
+                    conversion.origin.request,
+                    progress,
+                    lambda told: _run(conversion, destination, crew, told, transform_annotations),
+                )
     except OSError as error:
         raise typed(error, str(error.filename or dest), writing=True) from error
-
-
-def was_made_of(dataset: Path, source: str, options: ConvertOptions) -> bool:
-    """Whether the dataset at `dataset` was converted from `source` with these `options`."""
-    return _request_recorded(Destination(dataset)) == request((source,), options)
 
 
 def _run(
@@ -145,9 +144,8 @@ def _run(
     begin_swap(destination, plan)
     roll_forward(destination, plan, transform)
     seconds = time.time() - conversion.origin.began
-    return Summary(
-        destination.path, info, conversion.origin.voxel_size, found.chunks, found.bytes, seconds, found.unreadable
-    )
+    size, figures = conversion.origin.voxel_size, level_figures(conversion.scales, found.manifest)
+    return Summary(destination.path, info, size, found.chunks, found.bytes, seconds, found.unreadable, figures)
 
 
 def _begin_scales(conversion: Conversion, target: Target) -> None:
@@ -214,26 +212,3 @@ def _replaced_blocks(conversion: Conversion, destination: Destination, existing:
 
 def _block_info(size: Vector) -> str:
     return ",".join(map(str, size)) + "\n"
-
-
-def _finish_interrupted(destination: Destination, transform: TransformAnnotations | None) -> dict[str, Any] | None:
-    """Carry out a swap that was interrupted; returns the request that it was for."""
-    if not destination.swap.exists():
-        return None
-    with locked(destination):
-        plan = interrupted_swap(destination)
-        if plan is not None:
-            roll_forward(destination, plan, transform)
-    return _request_recorded(destination)
-
-
-def _finished_summary(destination: Destination) -> Summary:
-    record = read_json(destination.conversion) or {}
-    info = VolumeInfo.from_bytes(destination.info.read_bytes())
-    return Summary(destination.path, info, VoxelSize.from_json(record["voxel_size"]))
-
-
-def _request_recorded(destination: Destination) -> dict[str, Any]:
-    """The request that the dataset was made for."""
-    record = read_json(destination.conversion) or {}
-    return {name: record.get(name) for name in ("source", "options")}

@@ -15,10 +15,12 @@ from typing import Any
 from precomputed_server.errors import Busy, DestinationExists, InvalidInput, Unreadable
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import ANNOTATIONS, CONVERSION, PRIVATE
-from precomputed_server.writing import exclusive_lock
+from precomputed_server.writing import exclusive_lock, is_temporary
 
 KEEP, TRANSFORM = "keep", "transform"
-_TEMPORARY = {"lock", "old", "staging", "verifying"}
+_EVENTS = ("events.jsonl", "events.1.jsonl")
+_OURS = {"lock", "old", "staging", "verifying", *_EVENTS}
+"""What a conversion that was killed may have left in `.precomputed`, beside files that were being replaced."""
 _LOCK_TIMEOUT_S = 2.0
 
 
@@ -57,6 +59,11 @@ class Destination:
     def conversion(self) -> Path:
         """What the last conversion wrote, and from what."""
         return self.path / CONVERSION
+
+    @property
+    def events(self) -> Path:
+        """What happened to its conversions."""
+        return self.private / _EVENTS[0]
 
     @property
     def swap(self) -> Path:
@@ -163,8 +170,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def _is_occupied(destination: Destination) -> bool:
     path, private = destination.path, destination.private
     names = set(os.listdir(path)) - {PRIVATE} if path.exists() else set()
-    kept = set(os.listdir(private)) - _TEMPORARY if private.exists() else set()
-    return bool(names or kept)
+    kept = set(os.listdir(private)) - _OURS if private.exists() else set()
+    return bool(names) or not all(is_temporary(name) for name in kept)
 
 
 def _our_scales(destination: Destination) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,11 +17,11 @@ from itertools import islice
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for_connection
-from typing import Protocol
+from types import ModuleType
+from typing import Protocol, TypeVar
 
 from converter.journal import Done
 from converter.stopping import SIGNALS, held_back
-from converter.tasks import Task
 from precomputed_server.errors import PrecomputedError
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
@@ -31,20 +32,31 @@ WAITING_PER_JOB = 2
 """So many tasks are handed out for each that can run: the next is there when one has ended."""
 _SIGNALS_COME_WITHIN_S = 0.2
 
+_main_lock = threading.Lock()
+
 Report = Callable[[Done], None]
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Work(Protocol[Result_co]):
+    """Something that one worker does by itself, such as a task of a conversion or the whole of a small one."""
+
+    def run(self) -> Result_co:
+        """Do it."""
 
 
 class Executor(Protocol):
     """Runs tasks that do not depend on each other."""
 
-    def run(self, tasks: Iterable[Task], report: Report) -> None:
+    def run(self, tasks: Iterable[Work[Result]], report: Callable[[Result], None]) -> None:
         """Run every task, in any order, and call `report` for each; raises what the first failing task raised."""
 
 
 class InProcess:
     """Runs one task after the other in this process."""
 
-    def run(self, tasks: Iterable[Task], report: Report) -> None:
+    def run(self, tasks: Iterable[Work[Result]], report: Callable[[Result], None]) -> None:
         """Run every task in turn."""
         for task in tasks:
             report(task.run())
@@ -57,10 +69,10 @@ class ProcessPool:
         self._pool = pool
         self._waiting = WAITING_PER_JOB * jobs
 
-    def run(self, tasks: Iterable[Task], report: Report) -> None:
+    def run(self, tasks: Iterable[Work[Result]], report: Callable[[Result], None]) -> None:
         """Run every task; raises BrokenProcessPool when a process was killed."""
         queue = iter(tasks)
-        pending: set[Future[Done]] = set()
+        pending: set[Future[Result]] = set()
         while True:
             pending |= {self._submit(task) for task in islice(queue, self._waiting - len(pending))}
             if not pending:
@@ -69,9 +81,24 @@ class ProcessPool:
             for future in finished:
                 report(future.result())
 
-    def _submit(self, task: Task) -> Future[Done]:
-        with held_back():  # it may start a process
+    def _submit(self, task: Work[Result]) -> Future[Result]:
+        with held_back(), _without_main():  # it may start a process
             return self._pool.submit(_run, task)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start processes that do not run this process' script again, as they otherwise do to find what it defines.
+
+    Nothing of ours is defined there, and a script without `if __name__ == "__main__":` would convert again in each.
+    """
+    with _main_lock:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 @contextmanager
@@ -88,7 +115,7 @@ def executor(jobs: int) -> Iterator[Executor]:
         yield InProcess()
         return
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "converter.tasks"])
+    context.set_forkserver_preload(["converter.tasks"])
     with held_back():
         _start_forkserver()
     held_by_workers, lifeline = context.Pipe(duplex=False)
@@ -121,7 +148,7 @@ def _start_forkserver() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
-def _run(task: Task) -> Done:
+def _run(task: Work[Result]) -> Result:
     return task.run()
 
 

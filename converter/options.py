@@ -14,7 +14,7 @@ from converter.downsample import METHODS
 from converter.scales import PyramidOptions
 from converter.source_options import SourceOptions, source_options_from_json
 from converter.tasks import BLANK, FAIL, SKIP
-from converter.voxel_size import Edges, VoxelSize
+from converter.voxel_size import Edges, GivenEdges, VoxelSize, exact_edges
 from converter.writers import Output
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
@@ -30,7 +30,7 @@ _UNKNOWN: Edges = (None, None, None)
 class ConvertOptions:
     """The options of a conversion; raises InvalidInput for values that none can have.
 
-    `voxel_size` is x, y, z in micrometres, as exact fractions (`voxel_size.parse_edges` reads text); None is left to
+    `voxel_size` is x, y, z in micrometres, numbers or exact fractions; (None, None, 2) leaves x and y to
     the TIFF's metadata, then to `assumed_voxel_size`, then asked for. `levels` counts the full-resolution one, None
     goes on until a level fits one chunk; `downsample` None is automatic. `annotation_block` is x, y, z in voxels, None
     for the whole extent. `jobs` None is every CPU that this process may use. `source` is what is taken of the source
@@ -39,8 +39,8 @@ class ConvertOptions:
     `max_memory` is that of each worker.
     """
 
-    voxel_size: Edges = _UNKNOWN
-    assumed_voxel_size: Edges = _UNKNOWN
+    voxel_size: GivenEdges = _UNKNOWN
+    assumed_voxel_size: GivenEdges = _UNKNOWN
     levels: int | None = None
     downsample: Vector | None = None
     chunk_size: Vector = (64, 64, 64)
@@ -62,6 +62,8 @@ class ConvertOptions:
     source: SourceOptions = field(default_factory=SourceOptions)
 
     def __post_init__(self) -> None:
+        for name in ("voxel_size", "assumed_voxel_size"):
+            object.__setattr__(self, name, exact_edges(getattr(self, name)))
         for edge in self.voxel_size:
             if edge is not None and edge <= 0:
                 raise InvalidInput("The voxel size must be greater than zero in every axis, in µm.")
@@ -159,11 +161,26 @@ def _one_of(name: str, value: str | None, choices: tuple[str | None, ...]) -> No
 
 
 @dataclass(frozen=True)
+class LevelFigures:
+    """What a level of a dataset holds: its size x, y, z in voxels, its chunks, and the bytes of these as stored."""
+
+    key: str
+    size: Vector
+    chunks: int
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The members of an event."""
+        return {"key": self.key, "size": list(self.size), "chunks": self.chunks, "bytes": self.bytes}
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a conversion did: its dataset, `info` and voxel size, and how much it wrote in how many seconds.
 
-    `unreadable` says which planes were left out and why. `chunks`, `bytes` and `seconds` are 0 when all that was left
-    to do was to finish an interrupted conversion.
+    `unreadable` says which planes were left out and why. `source_bytes` are those of the voxels that this run read,
+    `peak_memory` those that all processes of this machine held at most. `chunks`, `bytes` and `seconds` are 0 when all
+    that was left to do was to finish an interrupted conversion; `levels` say what is there in any case.
     """
 
     destination: Path
@@ -173,3 +190,11 @@ class Summary:
     bytes: int = 0
     seconds: float = 0.0
     unreadable: tuple[str, ...] = ()
+    levels: tuple[LevelFigures, ...] = ()
+    source_bytes: int = 0
+    peak_memory: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Bytes of source voxels a second."""
+        return self.source_bytes / self.seconds if self.seconds > 0 else 0.0

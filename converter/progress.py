@@ -149,27 +149,31 @@ class Lines:
 
 @dataclass
 class Events:
-    """Lines of JSON for programs, one an event: `began`, `progress` at most once a second, then `done` or `failed`.
+    """Lines of JSON for programs, one an event: `began`, `progress` now and then, then `done` or `failed`.
 
-    Each has the members time, job, dataset, step, state, done, total (chunks) and message, as every event of this
-    program that tells of a long job.
+    Each has the members time, job, dataset, layer, step, attempt, state, done, total (chunks) and message, as every
+    event of this program that tells of a long job; `attempt` counts from 1, and `every_s` is the least time between two
+    events of progress.
     """
 
     write: Callable[[str], object]
     job: str
     dataset: str
     clock: Clock = time.monotonic
+    step: str = "convert"
+    attempt: int = 1
+    every_s: float = _EVENT_S
     _said: float = float("-inf")
     _last: Status | None = None
 
-    def began(self) -> None:
+    def began(self, **members: Any) -> None:
         """The job begins."""
-        self._tell("began", "")
+        self._tell("began", "", **members)
 
     def __call__(self, status: Status) -> None:
-        """Say how far it is, at most once a second."""
+        """Say how far it is, if that has not just been said."""
         self._last, now = status, self.clock()
-        if now - self._said >= _EVENT_S or status.is_done:
+        if now - self._said >= self.every_s or status.is_done:
             self._said = now
             self._tell("progress", str(status))
 
@@ -177,9 +181,13 @@ class Events:
         """The job has ended well."""
         self._tell("done", message, **members)
 
-    def failed(self, message: str) -> None:
+    def skipped(self, message: str) -> None:
+        """There is nothing to do."""
+        self._tell("skipped", message)
+
+    def failed(self, message: str, **members: Any) -> None:
         """The job has ended, and why."""
-        self._tell("failed", message)
+        self._tell("failed", message, **members)
 
     def _tell(self, state: str, message: str, **members: Any) -> None:
         status = self._last
@@ -187,7 +195,9 @@ class Events:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "job": self.job,
             "dataset": self.dataset,
-            "step": "convert",
+            "layer": None,
+            "step": self.step,
+            "attempt": self.attempt,
             "state": state,
             "done": status.chunks if status else 0,
             "total": status.total_chunks if status else None,

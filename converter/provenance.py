@@ -26,13 +26,17 @@ from converter.voxel_size import VoxelSize
 
 @dataclass(frozen=True)
 class Origin:
-    """What was asked of a conversion and what it was made of: `files` are those of the source by their paths."""
+    """What was asked of a conversion and what it was made of: `files` are those of the source by their paths.
+
+    `source_version` tells whether the source is still the same.
+    """
 
     sources: tuple[str, ...]
     options: ConvertOptions
     files: Mapping[str, FileVersion | None]
     voxel_size: VoxelSize
     began: float
+    source_version: str = ""
 
     @property
     def request(self) -> dict[str, Any]:
@@ -48,7 +52,8 @@ def request(sources: Sequence[str], options: ConvertOptions) -> dict[str, Any]:
 def conversion_record(origin: Origin, keys: Sequence[str], files: Sequence[str]) -> str:
     """The text of `conversion.json`, by which the next conversion knows what this one wrote: scales and `files`."""
     written = {"scales": list(keys), "files": list(files)}
-    return _text({"format": 1, **written, **origin.request, "voxel_size": origin.voxel_size.to_json()})
+    made_of = {**origin.request, "source_version": origin.source_version}
+    return _text({"format": 1, **written, **made_of, "voxel_size": origin.voxel_size.to_json()})
 
 
 def dataset_record(origin: Origin, title: str, channels: Sequence[Channel]) -> str:

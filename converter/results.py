@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from converter.channels import Channel as SourceChannel
 from converter.journal import Done
+from converter.options import LevelFigures
 from converter.plan import Pyramid
 from converter.statistics import Channel
 from converter.tasks import Volume
 from converter.writers import Channel as ShownChannel
 from precomputed_server.format.grid import grid_shape
+from precomputed_server.format.info import ScaleInfo
 
 STORED = np.dtype([("size", "<u8"), ("crc32", "<u4")])
 """What the manifest says of a chunk: the size of its file in bytes, 0 where there is none, and the file's CRC-32."""
@@ -37,15 +39,23 @@ class Found:
     unreadable: tuple[str, ...]
 
     def shown_channels(self, known: Sequence[SourceChannel]) -> list[ShownChannel]:
-        """How the channels are to be shown, with what the source says of them; without any value as the format does."""
-        ranges = [(figures["p01"], figures["p998"]) for figures in self.statistics["channels"]]
-        shown = []
-        for number, (low, high) in enumerate(ranges):
-            source = known[number] if number < len(known) else SourceChannel()
-            color = None if source.color is None else source.color.removeprefix("#").upper()
-            window = None if None in (low, high) else (low, high)
-            shown.append(ShownChannel(source.name or f"Channel {number}", color, window))
-        return shown
+        """How the channels are to be shown, with what the source says of them."""
+        return shown_channels(self.statistics["channels"], known)
+
+
+def shown_channels(figures: Sequence[Mapping[str, Any]], known: Sequence[SourceChannel]) -> list[ShownChannel]:
+    """How the channels of a volume of these `figures` (statistics.json) are to be shown, with what is known of them.
+
+    One without any value is shown as the format does.
+    """
+    shown = []
+    for number, row in enumerate(figures):
+        low, high = row["p01"], row["p998"]
+        source = known[number] if number < len(known) else SourceChannel()
+        color = None if source.color is None else source.color.removeprefix("#").upper()
+        window = None if None in (low, high) else (low, high)
+        shown.append(ShownChannel(source.name or f"Channel {number}", color, window))
+    return shown
 
 
 def gather(journal: Iterable[Done], pyramid: Pyramid, volume: Volume) -> Found:
@@ -77,6 +87,20 @@ def write_manifest(directory: Path, keys: Iterable[str], manifest: Iterable[NDAr
         with temporary.open("wb") as file:
             np.save(file, entries)
         os.replace(temporary, directory / f"{key}.npy")
+
+
+def level_figures(scales: Sequence[ScaleInfo], manifest: Sequence[NDArray[Any]]) -> tuple[LevelFigures, ...]:
+    """What each scale holds by its manifest."""
+    return tuple(
+        LevelFigures(scale.key, scale.size, int(np.count_nonzero(entries["size"])), int(entries["size"].sum()))
+        for scale, entries in zip(scales, manifest, strict=True)
+    )
+
+
+def read_manifest(directory: Path, keys: Iterable[str]) -> list[NDArray[Any]] | None:
+    """The manifest of each scale; None where one is absent."""
+    paths = [directory / f"{key}.npy" for key in keys]
+    return [np.load(path) for path in paths] if all(path.exists() for path in paths) else None
 
 
 def _statistics(channels: list[Channel], labels: NDArray[Any], volume: Volume) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from typing import Any
 from converter.destination import Destination, read_json
 from precomputed_server.errors import InvalidInput, Unreadable
 from precomputed_server.format.info import VolumeInfo
-from precomputed_server.writing import replace_file, sync_filesystem
+from precomputed_server.format.names import CONVERSION
+from precomputed_server.writing import remove_temporaries, replace_file, sync_filesystem
 
 TransformAnnotations = Callable[[Path, VolumeInfo, VolumeInfo, str], None]
 """Moves a dataset's annotations from the old info's voxels to the new one's; doing it again under the same id of the
@@ -41,6 +42,11 @@ class SwapPlan:
     files: Mapping[str, str] = field(default_factory=dict)
     new_files: Mapping[str, str] = field(default_factory=dict)
     obsolete: tuple[str, ...] = ()
+
+    @property
+    def is_of_conversion(self) -> bool:
+        """Whether a conversion ends with it, rather than a correction."""
+        return CONVERSION in self.files
 
     def to_json(self) -> dict[str, Any]:
         """The members of `swap.json`."""
@@ -108,6 +114,7 @@ def roll_forward(destination: Destination, plan: SwapPlan, transform: TransformA
             shutil.rmtree(directory / plan.operation)
         with contextlib.suppress(OSError):  # what a killed worker still writes there is cleared by the next conversion
             directory.rmdir()
+    _remove_torn(destination, plan)
     destination.swap.unlink()
     _sync_directory(destination.private)
 
@@ -120,6 +127,18 @@ def _write_files(destination: Destination, plan: SwapPlan) -> None:
         replace_file(path, text.encode())
     for name in plan.obsolete:
         (destination.path / name).unlink(missing_ok=True)
+
+
+def _remove_torn(destination: Destination, plan: SwapPlan) -> None:
+    """Remove what kills left of the files that are written here: the tree is to be that of an uninterrupted run."""
+    written = (*plan.files, *plan.new_files, destination.info.name, str(destination.swap.relative_to(destination.path)))
+    paths = [destination.path / name for name in written]
+    for directory in {path.parent for path in paths}:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_temporaries(descriptor, {path.name for path in paths if path.parent == directory})
+        finally:
+            os.close(descriptor)
 
 
 def _check_staged(destination: Destination, plan: SwapPlan) -> None:

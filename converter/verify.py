@@ -213,7 +213,7 @@ def _derived(dataset: _Dataset, conversion: Conversion, wrong: Mapping[int, froz
     Those are written.
     """
     directory = dataset.destination.verifying / uuid.uuid4().hex
-    target = Mending(dataset.destination.path, conversion.scales, dataset.writer, wrong)
+    target = Mending(dataset.destination.path, dataset.scales, dataset.writer, wrong)
     crew = ThisMachine(conversion.options.processes, conversion.options.memory)
     pyramid, source = conversion.pyramid, conversion.source
     plan = make_plan(pyramid, source, crew)

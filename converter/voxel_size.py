@@ -43,6 +43,9 @@ _MICROMETRES = {
 Edges = tuple[Fraction | None, Fraction | None, Fraction | None]
 """The edges of a voxel x, y, z in micrometres; None for one that is not known."""
 
+GivenEdges = tuple[float | Fraction | None, float | Fraction | None, float | Fraction | None]
+"""The same as a program gives them."""
+
 
 @dataclass(frozen=True)
 class VoxelSize:
@@ -82,6 +85,19 @@ class _Found:
     remarks: tuple[str, ...]
 
 
+def exact_edges(edges: GivenEdges) -> Edges:
+    """The edges as fractions: 0.65 is 13/20, as it is written. Raises InvalidInput for what is no length."""
+    x, y, z = (edge if edge is None or isinstance(edge, Fraction) else _exact(edge) for edge in edges)
+    return x, y, z
+
+
+def _exact(edge: float) -> Fraction:
+    try:
+        return Fraction(str(edge))
+    except ValueError as error:
+        raise InvalidInput("The voxel size must be greater than zero in every axis, in µm.") from error
+
+
 def parse_edges(text: str) -> Edges:
     """Read `X,Y,Z` in micrometres, exact; an empty part is left to the metadata. Raises InvalidInput."""
     parts = [part.strip() for part in text.split(",")]
@@ -91,7 +107,7 @@ def parse_edges(text: str) -> Edges:
     return x, y, z
 
 
-def voxel_size(metadata: Metadata, given: Edges, assumed: Edges = (None, None, None)) -> VoxelSize:
+def voxel_size(metadata: Metadata, given: GivenEdges, assumed: GivenEdges = (None, None, None)) -> VoxelSize:
     """Choose each edge: what was given, else what the metadata says, else what is assumed.
 
     Raises InvalidInput, with what was found and what to type, when an edge is still missing.
@@ -104,12 +120,12 @@ def voxel_size(metadata: Metadata, given: Edges, assumed: Edges = (None, None, N
 
 
 def known_edges(
-    metadata: Metadata, given: Edges, assumed: Edges = (None, None, None)
+    metadata: Metadata, given: GivenEdges, assumed: GivenEdges = (None, None, None)
 ) -> tuple[dict[str, tuple[Fraction, str]], tuple[str, ...]]:
     """The edges in micrometres that are known, by axis, with their source; and remarks on what could not be used."""
     found = _found(metadata)
     chosen: dict[str, tuple[Fraction, str]] = {}
-    for axis, wanted, fallback in zip(AXES, given, assumed, strict=True):
+    for axis, wanted, fallback in zip(AXES, exact_edges(given), exact_edges(assumed), strict=True):
         if wanted is not None:
             chosen[axis] = (wanted, GIVEN)
         elif axis in found.edges:

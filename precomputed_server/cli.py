@@ -27,6 +27,7 @@ _DONE_WRONG, _ASKED_WRONG = 1, 2
 _ELSEWHERE = {
     "annotations": "annotation_store.cli:annotation_commands",
     "convert": "converter.cli:convert",
+    "describe": "precomputed_server.cli_describe:describe_command",
     "inspect": "converter.cli_inspect:inspect",
     "verify": "converter.cli_verify:verify",
     "selftest": "precomputed_server.selftest.cli:selftest",
@@ -65,6 +66,7 @@ def main(context: click.Context) -> None:
     precomputed demo                          a made-up dataset, served on this machine
     precomputed inspect planes/               what a TIFF stack was understood to be
     precomputed convert planes/ /data/brain   a TIFF stack becomes a dataset
+    precomputed describe /data/brain          correct its voxel size, names and colours
     precomputed serve /data                   every dataset beneath /data, for Neuroglancer and NeuroTrALE
     precomputed annotations history /data/brain     who changed which annotation and when
     """

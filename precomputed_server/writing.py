@@ -10,7 +10,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +19,7 @@ from precomputed_server.errors import Busy
 TEMPORARY = ".tmp"
 """How the names of files end that are not yet what they will be."""
 
-_TEMPORARY_NAME = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}", re.DOTALL)
+_TEMPORARY_NAME = re.compile(rf"\.(.+)\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}", re.DOTALL)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -87,10 +87,19 @@ class Replacement:
             os.unlink(self._temporary, dir_fd=self._directory)
 
 
-def remove_temporaries(directory: int) -> None:
-    """Remove what a crash left of replacements in the open `directory`, in which nobody else may be writing."""
+def is_temporary(name: str) -> bool:
+    """Whether a file of that name is what a crash left of a replacement."""
+    return _TEMPORARY_NAME.fullmatch(name) is not None
+
+
+def remove_temporaries(directory: int, names: Collection[str] | None = None) -> None:
+    """Remove what a crash left of replacements in the open `directory`, of files of these names or of any.
+
+    Nobody else may be replacing them.
+    """
     for left in os.listdir(directory):
-        if _TEMPORARY_NAME.fullmatch(left):
+        match = _TEMPORARY_NAME.fullmatch(left)
+        if match is not None and (names is None or match[1] in names):
             with contextlib.suppress(OSError):
                 os.unlink(left, dir_fd=directory)
 

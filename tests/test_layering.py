@@ -37,6 +37,7 @@ MODULES = {
     "precomputed_server.demo": "assembly",
     "precomputed_server.selftest": "selftest",
     "precomputed_server.cli": "assembly",
+    "precomputed_server.cli_describe": "assembly",
     "converter": "converter",
     "annotation_store": "annotations",
     "annotation_store.web": "annotations on the web",

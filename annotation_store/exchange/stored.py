@@ -15,6 +15,7 @@ from annotation_store.exchange.rows import Leaf, Made
 from annotation_store.history.versions import Kept
 from annotation_store.model import Items, parse_stored
 from annotation_store.reader import AnnotationReader
+from annotation_store.slices import NANOMETRE, recorded_naming
 from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError, Unreadable
 
 MOST_VERSIONS = 16
@@ -157,7 +158,10 @@ class Stored:
         return list(found.values())
 
     def slices_in_nm(self, edge_nm: float) -> bool:
-        """Whether the leaves of slices are named by nanometres, as an older set-up did: those that there are say it."""
+        """Whether the leaves of slices are named by nanometres, as an older set-up did: the record or they say it."""
+        recorded = recorded_naming(self._reader.tree, self._dataset)
+        if recorded is not None:
+            return recorded == NANOMETRE
         for place, stored in self._readable(lambda leaf: slice_digits(leaf[1]) is not None):
             digits = slice_digits(place[1])
             for item in stored.items.values():

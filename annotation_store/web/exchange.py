@@ -107,7 +107,7 @@ async def get_state(request: web.Request, target: Target) -> web.StreamResponse:
     volume, collection = await _collection(request, target)
     dataset = await request.app[STATE].far(describe, request.app[STATE].tree, volume)
     source = f"{request.scheme}://{request.host}/{tree_url(volume.path)}".rstrip("/")
-    layer = ViewerLayer(dataset.title, source, volume.info, dataset.contrast)
+    layer = ViewerLayer(dataset.title, source, volume.info, dataset.contrast, dataset.channels)
     return await service.export(_state, viewer_state([layer]), collection, _name_of(volume), _edges(volume))
 
 

@@ -47,5 +47,5 @@ async def get_review_page(request: web.Request, target: Target) -> web.StreamRes
 
 def _state_of(dataset: Dataset) -> str:
     """The viewer's state as JSON; the script puts the URL of this server before the sources, which a proxy may move."""
-    layer = ViewerLayer(dataset.title, tree_url(dataset.path), dataset.volume.info, dataset.contrast)
+    layer = ViewerLayer(dataset.title, tree_url(dataset.path), dataset.volume.info, dataset.contrast, dataset.channels)
     return orjson.dumps(looking_closely(viewer_state([layer]), _MARKER)).decode()

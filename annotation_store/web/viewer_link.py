@@ -41,7 +41,7 @@ async def get_open(request: web.Request, target: Target) -> web.StreamResponse:
         raise NotFound(f"/{path} is not a dataset: it has no info file of a volume.")
     dataset = await state.far(_described, state, volume)
     source = source_of(path, f"{request.scheme}://{request.host}")
-    image = ViewerLayer(dataset.title, source, volume.info, dataset.contrast)
+    image = ViewerLayer(dataset.title, source, volume.info, dataset.contrast, dataset.channels)
     annotations = [layer_of(name, source) for name in await _names(request, volume)]
     fragment = viewer_fragment(viewer_state([image], annotations=annotations))
     headers = {"Location": f"{way_home(request)}{VIEWER_PATH}#{fragment}", "Cache-Control": NO_CACHE}

@@ -9,6 +9,7 @@ from typing import Any
 
 from precomputed_server.files import Tree
 from precomputed_server.format.names import RECORD, STATISTICS
+from precomputed_server.format.viewer_state import ViewerChannel
 from precomputed_server.readers.volumes import Volume
 
 Contrast = tuple[float, float]
@@ -16,11 +17,15 @@ Contrast = tuple[float, float]
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset of one volume; `contrast` is the range to show of each channel, in the volume's values."""
+    """One dataset of one volume; `contrast` is the range to show of each channel, in the volume's values.
+
+    `channels` are the names and colours that the record has, for all channels or the first of them.
+    """
 
     volume: Volume
     title: str
     contrast: tuple[Contrast, ...] | None
+    channels: tuple[ViewerChannel, ...] = ()
 
     @property
     def path(self) -> str:
@@ -37,7 +42,13 @@ def describe(tree: Tree, volume: Volume) -> Dataset:
         volume,
         title if isinstance(title, str) and title else default,
         _contrast(_read_json(tree, volume.path, STATISTICS), volume.info.num_channels),
+        _channels(record),
     )
+
+
+def _channels(record: dict[str, Any]) -> tuple[ViewerChannel, ...]:
+    listed = record.get("channels")
+    return tuple(map(ViewerChannel.from_json, listed)) if isinstance(listed, list) else ()
 
 
 def _contrast(statistics: dict[str, Any], channels: int) -> tuple[Contrast, ...] | None:

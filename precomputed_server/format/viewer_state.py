@@ -6,6 +6,7 @@ Source: https://github.com/google/neuroglancer/blob/master/python/neuroglancer/v
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +21,37 @@ _MARKER_COLOUR = "#ffff00"
 COLOURS = ("#00a0ff", "#ff4dd8", "#ffd23f", "#3fd96b", "#ff5a3c", "#b18cff")
 
 
+_COLOUR = re.compile("#[0-9a-fA-F]{6}")
+_NOT_IN_IDENTIFIERS = re.compile("[^A-Za-z0-9]+")
+
+
+@dataclass(frozen=True)
+class ViewerChannel:
+    """How a channel is to be shown: its name, empty when nobody gave one, and its colour as `#rrggbb` or None."""
+
+    name: str = ""
+    colour: str | None = None
+
+    @classmethod
+    def from_json(cls, members: object) -> ViewerChannel:
+        """Read an element of a record's `channels`; what is no name or colour is left out."""
+        name, colour = (members.get(key) for key in ("name", "color")) if isinstance(members, dict) else ("", None)
+        is_colour = isinstance(colour, str) and _COLOUR.fullmatch(colour) is not None
+        return cls(name if isinstance(name, str) else "", colour if is_colour else None)
+
+
 @dataclass(frozen=True)
 class ViewerLayer:
-    """One layer: `source` is the URL of the dataset, `contrast` the range to show of each channel."""
+    """One layer: `source` is the URL of the dataset, `contrast` the range to show of each channel.
+
+    `channels` are as many as the volume has, or fewer: the others have no name and no colour.
+    """
 
     name: str
     source: str
     info: VolumeInfo
     contrast: tuple[tuple[float, float], ...] | None = None
+    channels: tuple[ViewerChannel, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,10 +111,12 @@ def _layer(layer: ViewerLayer) -> dict[str, Any]:
     kind = "segmentation" if layer.info.volume_type == "segmentation" else "image"
     described: dict[str, Any] = {"type": kind, "name": layer.name, "source": f"precomputed://{layer.source}"}
     if kind == "image":
-        described["shader"] = _shader(layer.info.num_channels)
+        channels = _all_channels(layer)
+        described["shader"] = _shader(channels)
         if layer.contrast is not None:
             described["shaderControls"] = {
-                _control(channel): {"range": list(pair)} for channel, pair in enumerate(layer.contrast)
+                _control(number, channel): {"range": list(pair)}
+                for number, (channel, pair) in enumerate(zip(channels, layer.contrast, strict=True))
             }
     return described
 
@@ -107,17 +133,31 @@ def _annotation_layer(layer: AnnotationLayer) -> dict[str, Any]:
     }
 
 
-def _control(channel: int) -> str:
-    return f"channel{channel}"
+def _all_channels(layer: ViewerLayer) -> list[ViewerChannel]:
+    count = layer.info.num_channels
+    return [*layer.channels, *[ViewerChannel()] * count][:count]
 
 
-def _shader(channels: int) -> str:
-    if channels == 1:  # a volume of one channel has no channel dimension that a control could name
-        name = _control(0)
-        return f"#uicontrol invlerp {name}\nvoid main() {{\n  emitGrayscale({name}());\n}}"
-    controls = [f"#uicontrol invlerp {_control(channel)}(channel={channel})" for channel in range(channels)]
-    for channel in range(channels):
-        colour = COLOURS[channel % len(COLOURS)]
-        controls.append(f'#uicontrol vec3 colour{channel} color(default="{colour}")')
-    summed = " + ".join(f"colour{channel} * {_control(channel)}()" for channel in range(channels))
-    return "\n".join((*controls, "void main() {", f"  emitRGB({summed});", "}"))
+def _control(number: int, channel: ViewerChannel) -> str:
+    """The name of a channel's control: an identifier of GLSL that is like the channel's name, and no word of GLSL."""
+    name = _NOT_IN_IDENTIFIERS.sub("_", channel.name).strip("_")
+    return f"{name}_{number}" if name[:1].isalpha() and not name.startswith("gl_") else f"channel{number}"
+
+
+def _shader(channels: Sequence[ViewerChannel]) -> str:
+    if len(channels) == 1:  # a volume of one channel has no channel dimension that a control could name
+        name, colour = _control(0, channels[0]), channels[0].colour
+        if colour is None:
+            return f"#uicontrol invlerp {name}\nvoid main() {{\n  emitGrayscale({name}());\n}}"
+        shown = [f"#uicontrol invlerp {name}", _colour_control(0, colour)]
+    else:
+        names = [_control(number, channel) for number, channel in enumerate(channels)]
+        shown = [f"#uicontrol invlerp {name}(channel={number})" for number, name in enumerate(names)]
+        for number, channel in enumerate(channels):
+            shown.append(_colour_control(number, channel.colour or COLOURS[number % len(COLOURS)]))
+    summed = " + ".join(f"colour{number} * {_control(number, channel)}()" for number, channel in enumerate(channels))
+    return "\n".join((*shown, "void main() {", f"  emitRGB({summed});", "}"))
+
+
+def _colour_control(number: int, colour: str) -> str:
+    return f'#uicontrol vec3 colour{number} color(default="{colour}")'

@@ -650,6 +650,18 @@ async def test_slices_take_the_names_that_there_are(connect: Connect, place: Pla
     assert [row["leaf"] for row in (await imported(client, line))["added"]] == ["z-2000"]
 
 
+@pytest.mark.parametrize(("said", "leaf"), [("nm", "z-2000"), ("voxel", "z-0001"), ("feet", "z-0001")])
+async def test_slices_take_the_names_that_the_record_tells(
+    said: str, leaf: str, connect: Connect, place: Place
+) -> None:
+    client = await connect()
+    record = place.root / "brain" / ".precomputed" / "dataset.json"
+    record.parent.mkdir(exist_ok=True)
+    record.write_text(json.dumps({"format": 1, "annotation_z": said}))
+    line = json.dumps(CONTOUR | {"id": "other", "points": [[1, 1, 1], [2, 1, 1], [1, 2, 1]]})
+    assert [row["leaf"] for row in (await imported(client, line))["added"]] == [leaf]
+
+
 async def test_a_block_that_refuses_does_not_stop_the_others(connect: Connect, place: Place) -> None:
     write_annotations(place.root / "brain", {}, block_size=(5, 8, 6))
     client = await connect(lock_timeout=1)

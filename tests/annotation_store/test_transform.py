@@ -10,6 +10,7 @@ import pytest
 
 from annotation_store.model import Item
 from annotation_store.orders import Answer, Order
+from annotation_store.slices import slice_naming
 from annotation_store.store import AnnotationStore
 from annotation_store.transform import scaled, transform_annotations
 from precomputed_server.format.info import ScaleInfo, VolumeInfo
@@ -93,6 +94,31 @@ def test_leaves_named_by_nanometres_keep_their_names(place: Place, dataset: Path
     write_annotations(dataset, items)
     transform_annotations(dataset, OLD, NEW, "one")
     assert slices(place) == {"z-1000": [point(2, 4, 8, 10.25)], "z-3000": [point(3, 4, 8, 10.75)]}
+
+
+def test_leaves_are_named_as_the_record_says_whatever_their_points(place: Place, dataset: Path) -> None:
+    write_annotations(dataset, {"z-0020": [point(2, 8, 8, 20.5)]})
+    (dataset / ".precomputed").mkdir()
+    (dataset / ".precomputed" / "dataset.json").write_text('{"format": 1, "annotation_z": "nm"}')
+    transform_annotations(dataset, OLD, NEW, "one")
+    assert slices(place) == {"z-0020": [point(2, 4, 8, 10.25)]}
+
+
+def test_the_names_of_slices_are_told_by_most_of_their_points(place: Place, dataset: Path) -> None:
+    assert slice_naming(dataset, OLD) is None
+    write_annotations(dataset, {"fibers": [point(1, 8, 8, 20.5)], "z-0020": []})
+    assert slice_naming(dataset, OLD) is None
+    damaged: list[Item] = [
+        {"id": "x", "type": []},
+        {"id": "y", "type": "point"},
+        {"id": "z", "type": "polygon", "points": []},
+    ]
+    write_annotations(
+        dataset, {"z-0020": [point(1, 8, 8, 20.5), point(2, 8, 8, 20.0)], "z-1000": [point(3, 8, 8, 20.5)]}
+    )
+    assert slice_naming(dataset, OLD) == "voxel"
+    write_annotations(dataset, {"z-3000": [point(4, 8, 8, 21.5), point(5, 8, 8, 21.5), *damaged]})
+    assert slice_naming(dataset, OLD) == "nm"
 
 
 def test_a_copy_on_the_slice_that_becomes_the_same_is_kept(place: Place, dataset: Path) -> None:

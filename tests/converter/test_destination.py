@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from converter.voxel_size import VoxelSize, parse_edges
 from precomputed_server.errors import Busy, DestinationExists, InvalidInput, StorageFull, Unreadable
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import VolumeInfo
-from precomputed_server.writing import replace_file
+from precomputed_server.writing import Replacement, replace_file
 from tests.converter.stacks import files_of, options, read_info, read_level, read_record, volume, write_planes
 
 SMALL = {"chunk_size": (8, 8, 8)}
@@ -75,6 +76,7 @@ def test_a_destination_that_is_absent_or_empty_is_new(tmp_path: Path, source: st
     assert sorted(os.listdir(tmp_path / "empty" / ".precomputed")) == [
         "conversion.json",
         "dataset.json",
+        "events.jsonl",
         "lock",
         "manifest",
     ]
@@ -385,3 +387,31 @@ def test_kill_9_leaves_no_dataset_and_the_same_command_makes_it_whole(tmp_path: 
     convert(str(source), tmp_path / "reference", options())
     assert files_of(made) == files_of(tmp_path / "reference")
     assert not (made / ".precomputed" / "staging").exists()
+
+
+def test_files_that_a_kill_left_half_written_are_gone_in_the_end(
+    tmp_path: Path, source: str, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before each name that is put in place, with the new content under its temporary name beside it."""
+    points = 0
+    for number in itertools.count(1):
+        again = tmp_path / str(number) / "made"
+        calls, real = itertools.count(1), os.rename
+
+        def rename(*given: Any, number: int = number, calls: Any = calls, real: Any = real, **named: Any) -> None:  # noqa: ANN401
+            if next(calls) == number:
+                raise Killed
+            real(*given, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", rename)
+            patch.setattr(Replacement, "discard", lambda replacement: None)
+            try:
+                convert(source, again, options(**SMALL))
+                break
+            except Killed:
+                points = number
+        convert(source, again, options(**SMALL))
+        assert files_of(again) == files_of(made)
+        assert not list((again / ".precomputed").glob(".*.tmp"))
+    assert points > 10

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from annotation_store.slices import slice_naming
 from converter import ConvertOptions, convert
+from converter.describe import Corrections
+from converter.describe import describe as correct
 from converter.voxel_size import parse_edges
 from precomputed_server import demo
 from precomputed_server.catalog.records import describe
@@ -133,28 +136,37 @@ def place_of(panel: NDArray[np.uint8], plane: NDArray[Any]) -> NDArray[np.uint8]
     return panel[y : y + plane.shape[0], x : x + plane.shape[1]]
 
 
+@pytest.mark.parametrize("described", [False, True])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_our_link_shows_the_contrast_of_the_statistics(channels: int, tmp_path: Path, served: Served) -> None:
+def test_our_link_shows_the_contrast_of_the_statistics_and_the_colours_of_the_record(
+    channels: int, described: bool, tmp_path: Path, served: Served
+) -> None:
     """The shader of the list's link, not one of this test: a dim image fills the range from black to full colour."""
     rows, columns = np.mgrid[:100, :120]
-    stack, name = tmp_path / "dim", f"dim{channels}"
+    stack, name = tmp_path / "dim", f"dim{channels}{described}"
     stack.mkdir()
     plane = (300 + 2 * rows + 3 * columns).astype(np.uint16)
     for z in range(4):
         write_plane(stack / f"{z}.tif", np.stack([plane + 7 * channel for channel in range(channels)]))
     convert(str(stack), served.root / name, ConvertOptions(voxel_size=parse_edges("1,1,1"), levels=1))
+    colours = ["#ffffff"] if channels == 1 else list(COLOURS)
+    if described:
+        names, colours = ("float", "405 µm__x")[:channels], ["#ff8000", "#0040ff"][:channels]
+        correct(served.root / name, Corrections(channel_names=names, colors=tuple(colours)), slice_naming)
     tree = Tree(served.root)
     volume = Volumes(tree).at(name)
     assert volume is not None
     dataset = describe(tree, volume)
     tree.close()
     assert dataset.contrast is not None
-    state = viewer_state([ViewerLayer(name, f"{served.server.url}/{name}", volume.info, dataset.contrast)], "xy")
+    source = f"{served.server.url}/{name}"
+    layer = ViewerLayer(name, source, volume.info, dataset.contrast, dataset.channels)
+    state = viewer_state([layer], "xy")
     quiet = dict.fromkeys(("showAxisLines", "showScaleBar", "showDefaultAnnotations"), False)
     state |= {"position": [60.0, 50.0, 2.5], "crossSectionScale": 1, **quiet}
     expected = np.zeros((*plane.shape, 3))
     for channel, (low, high) in enumerate(dataset.contrast):
-        colour = "#ffffff" if channels == 1 else COLOURS[channel]
+        colour = colours[channel]
         part = np.clip((plane + 7.0 * channel - low) / (high - low), 0, 1)
         expected += part[..., None] * [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
     expected = np.clip(expected, 0, 255)
