@@ -246,7 +246,7 @@ def test_200_stacks_of_which_3_are_broken_killed_twice_are_197_datasets(tmp_path
     said = (tmp_path / "log").read_text().splitlines()
     done, skipped, failed = (int(part.split()[0]) for part in said[-1].removeprefix("200 stacks: ").split(", "))
     assert (done + skipped, failed) == (197, 3)
-    assert skipped >= 90
+    assert skipped >= 90 - 2  # each process may have been killed between an `info` and the end of its swap
     assert {line.split()[0] for line in said if " failed  " in line} == {"stack_150", "stack_7", "stack_90"}
     assert _finished(out) == 197
     for info in sorted(out.glob("*/info")):
