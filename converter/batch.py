@@ -12,7 +12,7 @@ from typing import Protocol
 
 from converter.convert import convert
 from converter.destination import Destination
-from converter.executor import executor
+from converter.executor import PROCESS_BYTES, executor
 from converter.finished import recorded_request
 from converter.options import ConvertOptions, Summary
 from converter.place import natural_key
@@ -28,7 +28,6 @@ _SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif")
 _SMALL_BYTES = 256 << 20
 """Files of a stack that one process converts as fast as several, because there are others to convert beside it."""
 _LEAST_SHARE = 256 << 20
-_PROCESS_BYTES = 90 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ class Stack:
 
     def sharing(self, processes: int) -> Stack:
         """The same in one process, with one of so many shares of the memory."""
-        share = (self.options.memory - _PROCESS_BYTES) // processes
+        share = (self.options.memory - PROCESS_BYTES) // processes
         return replace(self, options=replace(self.options, jobs=1, max_memory=share))
 
     def run(self, progress: Progress | None = None) -> Outcome:
@@ -131,7 +130,8 @@ def stacks_of(
 def run_batch(stacks: Sequence[Stack], told: Told) -> list[Outcome]:
     """Convert every stack and tell of each; what is wrong with one ends none of the others.
 
-    Small ones are converted side by side, in one process each, the others one after the other with all processes.
+    Small ones are converted side by side, in one process each, the others one after the other with all processes; on a
+    cluster all of them are.
     """
     outcomes: dict[str, Outcome] = {}
 
@@ -153,11 +153,11 @@ def run_batch(stacks: Sequence[Stack], told: Told) -> list[Outcome]:
 
 def _small(stacks: Sequence[Stack]) -> tuple[list[Stack], int]:
     """The stacks that can be converted side by side, and in how many processes."""
-    if not stacks:
+    if not stacks or stacks[0].options.scheduler is not None:  # a cluster has its own processes
         return [], 0
     options = stacks[0].options
     small = [stack for stack in stacks if bytes_of(stack.source, options, _SMALL_BYTES) <= _SMALL_BYTES]
-    return small, min(options.processes, len(small), (options.memory - _PROCESS_BYTES) // _LEAST_SHARE)
+    return small, min(options.processes, len(small), (options.memory - PROCESS_BYTES) // _LEAST_SHARE)
 
 
 class _SideBySide:

@@ -6,15 +6,17 @@ import contextlib
 import multiprocessing
 import os
 import re
+import time
 from pathlib import Path
 
 from converter.progress import Status
 
+_LOOKS_EVERY_S = 0.5
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
 
 class Meter:
-    """Reads how much each process of this conversion has held at most, whenever it is told how far it is.
+    """Reads how much each process of this conversion has held at most, while it is told how far it is.
 
     `peak_memory` is the sum over the processes of this machine in bytes, an upper bound of what they held together;
     `source_bytes` are those of the voxels that this run read.
@@ -23,6 +25,7 @@ class Meter:
     def __init__(self) -> None:
         self._others = {child.pid for child in multiprocessing.active_children()}
         self._peaks: dict[int, int] = {}
+        self._looked = float("-inf")
         self.source_bytes = 0
 
     @property
@@ -34,6 +37,10 @@ class Meter:
     def __call__(self, status: Status) -> None:
         """Look at the processes that there are."""
         self.source_bytes = status.bytes - status.kept_bytes
+        now = time.monotonic()
+        if now - self._looked < _LOOKS_EVERY_S and not status.is_done:
+            return
+        self._looked = now
         for child in multiprocessing.active_children():
             if child.pid is not None and child.pid not in self._others:
                 self._peaks[child.pid] = max(_peak_of(child.pid), self._peaks.get(child.pid, 0))
