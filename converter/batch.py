@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Protocol
 
 from converter.convert import convert
-from converter.destination import Destination
-from converter.executor import PROCESS_BYTES, executor
-from converter.finished import recorded_request
 from converter.options import ConvertOptions, Summary
-from converter.place import natural_key
-from converter.progress import Progress
-from converter.provenance import request
+from converter.output.destination import Destination
+from converter.output.finished import recorded_request
+from converter.output.provenance import request
+from converter.output.swap import TransformAnnotations
+from converter.pyramid.executor import PROCESS_BYTES, executor
+from converter.pyramid.progress import Progress
 from converter.source_version import bytes_of, is_made_of_its_source
-from converter.swap import TransformAnnotations
+from converter.stacks.place import natural_key
 from precomputed_server.errors import DestinationExists, InvalidInput, PrecomputedError
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"

@@ -14,14 +14,14 @@ from converter.cli_batch import convert_each
 from converter.cli_run import Asked, convert_layers, convert_one, say
 from converter.cli_source import taken_source_options, with_source_options
 from converter.convert import convert as convert_stack
-from converter.destination import KEEP, TRANSFORM
-from converter.downsample import METHODS
 from converter.options import ConvertOptions, Summary
-from converter.progress import progress_on
-from converter.stopping import stoppable
-from converter.swap import TransformAnnotations
-from converter.tasks import BLANK, FAIL, SKIP
-from converter.voxel_size import ASSUMED, parse_edges
+from converter.output.destination import KEEP, TRANSFORM
+from converter.output.swap import TransformAnnotations
+from converter.pyramid.downsample import METHODS
+from converter.pyramid.progress import progress_on
+from converter.pyramid.stopping import stoppable
+from converter.pyramid.tasks import BLANK, FAIL, SKIP
+from converter.stacks.voxel_size import ASSUMED, parse_edges
 from converter.writers import COMPRESSION_NAMES, ENCODINGS, FORMATS
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector

@@ -11,10 +11,10 @@ import click
 
 from converter.batch import DONE, FAILED, SKIPPED, Outcome, Stack, run_batch, stacks_of
 from converter.cli_run import Asked, write_event
-from converter.destination import Destination
 from converter.event_log import events_of
-from converter.progress import Events, Progress, progress_on
-from converter.provenance import request
+from converter.output.destination import Destination
+from converter.output.provenance import request
+from converter.pyramid.progress import Events, Progress, progress_on
 from converter.report import counted, figures, headline, table
 
 STEP = "convert --each"

@@ -11,7 +11,7 @@ import click
 from converter.cli_source import taken_source_options, with_source_options
 from converter.inspection import inspect_source, lines
 from converter.options import ConvertOptions
-from converter.voxel_size import parse_edges
+from converter.stacks.voxel_size import parse_edges
 from precomputed_server.format.info import DATA_TYPES
 
 

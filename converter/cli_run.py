@@ -9,14 +9,14 @@ from pathlib import Path
 import click
 
 from converter.convert import convert
-from converter.destination import Destination
 from converter.event_log import events_of, told
 from converter.options import ConvertOptions, Summary
-from converter.progress import every, progress_on
-from converter.provenance import request
+from converter.output.destination import Destination
+from converter.output.provenance import request
+from converter.output.swap import TransformAnnotations
+from converter.pyramid.progress import every, progress_on
 from converter.report import figures, headline, summary_lines
 from converter.split import convert_split
-from converter.swap import TransformAnnotations
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from converter.source_options import SourceOptions, source_options
-from converter.window import WINDOWED_TYPES
+from converter.stacks.source_options import SourceOptions, source_options
+from converter.stacks.window import WINDOWED_TYPES
 
 _TEXTS = ("pattern", "axes", "time", "position", "crop", "flip", "transpose", "window", "expect")
 

@@ -8,15 +8,15 @@ import time
 from dataclasses import dataclass
 
 from converter.options import ConvertOptions
-from converter.plan import Pyramid, pyramid_of
-from converter.provenance import Origin
-from converter.scales import Level, levels, volume_info
-from converter.source import read_stack
+from converter.output.provenance import Origin
+from converter.pyramid.plan import Pyramid, pyramid_of
+from converter.pyramid.scales import Level, levels, volume_info
+from converter.pyramid.statistics import row_stride
+from converter.pyramid.tasks import FAIL, Volume
 from converter.source_version import source_version
-from converter.stack_source import StackSource, stack_source
-from converter.statistics import row_stride
-from converter.tasks import FAIL, Volume
-from converter.voxel_size import voxel_size
+from converter.stacks.source import read_stack
+from converter.stacks.stack_source import StackSource, stack_source
+from converter.stacks.voxel_size import voxel_size
 from converter.writers import Voxels, Writer, writer
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.info import ScaleInfo, VolumeInfo

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from converter.build import Build, fitted_plan, make_plan
 from converter.conversion import Conversion, prepare
-from converter.crew import Crew, crew_for
-from converter.destination import (
+from converter.event_log import recorded
+from converter.options import ConvertOptions, Summary
+from converter.output.destination import (
     Destination,
     Existing,
     check_keys,
@@ -22,21 +22,21 @@ from converter.destination import (
     must_transform,
     own_files,
 )
-from converter.event_log import recorded
-from converter.finished import finish_interrupted, finished_summary
-from converter.options import ConvertOptions, Summary
-from converter.progress import Progress
-from converter.provenance import (
+from converter.output.finished import finish_interrupted, finished_summary
+from converter.output.provenance import (
     cloud_volume_provenance,
     conversion_record,
     dataset_record,
     provenance,
     request,
 )
-from converter.results import Found, gather, level_figures, write_manifest
-from converter.staging import check_space, kept_if_worthwhile, note_files, staging_for
-from converter.swap import SwapPlan, TransformAnnotations, begin_swap, roll_forward
-from converter.target import Target
+from converter.output.staging import check_space, kept_if_worthwhile, note_files, staging_for
+from converter.output.swap import SwapPlan, TransformAnnotations, begin_swap, roll_forward
+from converter.pyramid.build import Build, fitted_plan, make_plan
+from converter.pyramid.crew import Crew, crew_for
+from converter.pyramid.progress import Progress
+from converter.pyramid.results import Found, gather, level_figures, write_manifest
+from converter.pyramid.target import Target
 from precomputed_server.errors import InvalidInput
 from precomputed_server.files import typed
 from precomputed_server.format.geometry import Vector

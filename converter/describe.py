@@ -14,14 +14,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from converter.channels import Channel
-from converter.destination import Destination, has_annotations, locked, read_json
-from converter.finished import finish_interrupted
 from converter.options import options_from_json
-from converter.relocate import forget_begun, must_rename, shifted, stage_renamed
-from converter.results import shown_channels
-from converter.swap import SwapPlan, TransformAnnotations, begin_swap, roll_forward
-from converter.voxel_size import AXES, GIVEN, Edges
+from converter.output.destination import Destination, has_annotations, locked, read_json
+from converter.output.finished import finish_interrupted
+from converter.output.relocate import forget_begun, must_rename, shifted, stage_renamed
+from converter.output.swap import SwapPlan, TransformAnnotations, begin_swap, roll_forward
+from converter.pyramid.results import shown_channels
+from converter.stacks.channels import Channel
+from converter.stacks.voxel_size import AXES, GIVEN, Edges
 from converter.writers import Voxels, writer
 from precomputed_server.errors import InvalidInput, NotFound
 from precomputed_server.files import typed

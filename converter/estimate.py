@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from isal import isal_zlib
 
-from converter.scales import Level
-from converter.stack_source import StackSource
+from converter.pyramid.scales import Level
+from converter.stacks.stack_source import StackSource
 from precomputed_server.format.geometry import Box, Vector
 
 _SAMPLES = 3

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from converter.destination import Destination
-from converter.memory import Meter
 from converter.options import Summary
-from converter.progress import Events, Progress, every
+from converter.output.destination import Destination
+from converter.pyramid.memory import Meter
+from converter.pyramid.progress import Events, Progress, every
 from converter.report import figures, headline
 from precomputed_server.errors import PrecomputedError
 

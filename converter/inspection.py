@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from converter.acquisition import Acquisition, Choice, Stack
 from converter.estimate import Estimate, estimate
-from converter.expectation import check_expected, remarks
 from converter.options import ConvertOptions
-from converter.place import AXES, Place, abbreviated
-from converter.scales import levels
-from converter.source import read_acquisition
-from converter.stack_source import StackSource, stack_source
-from converter.voxel_size import known_edges
+from converter.pyramid.scales import levels
+from converter.stacks.acquisition import Acquisition, Choice, Stack
+from converter.stacks.expectation import check_expected, remarks
+from converter.stacks.place import AXES, Place, abbreviated
+from converter.stacks.source import read_acquisition
+from converter.stacks.stack_source import StackSource, stack_source
+from converter.stacks.voxel_size import known_edges
 from precomputed_server.errors import InvalidInput, SourceError
 from precomputed_server.format.geometry import Vector, ceil_divide
 

@@ -9,12 +9,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from converter.destination import KEEP, TRANSFORM
-from converter.downsample import METHODS
-from converter.scales import PyramidOptions
-from converter.source_options import SourceOptions, source_options_from_json
-from converter.tasks import BLANK, FAIL, SKIP
-from converter.voxel_size import Edges, GivenEdges, VoxelSize, exact_edges
+from converter.output.destination import KEEP, TRANSFORM
+from converter.pyramid.downsample import METHODS
+from converter.pyramid.scales import PyramidOptions
+from converter.pyramid.tasks import BLANK, FAIL, SKIP
+from converter.stacks.source_options import SourceOptions, source_options_from_json
+from converter.stacks.voxel_size import Edges, GivenEdges, VoxelSize, exact_edges
 from converter.writers import Output
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector

@@ -8,10 +8,10 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from converter.destination import Destination, read_json
 from converter.options import ConvertOptions
-from converter.plane import FileVersion
-from converter.source import find_files
+from converter.output.destination import Destination, read_json
+from converter.stacks.plane import FileVersion
+from converter.stacks.source import find_files
 from precomputed_server.errors import InvalidInput, Unreadable
 from precomputed_server.format.names import PROVENANCE
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from converter.channels import Channel
-from converter.destination import Destination, locked, read_json
 from converter.options import ConvertOptions, Summary
-from converter.source import read_acquisition
+from converter.output.destination import Destination, locked, read_json
+from converter.stacks.channels import Channel
+from converter.stacks.source import read_acquisition
 from precomputed_server.errors import DestinationExists
 from precomputed_server.format.names import ANNOTATIONS, RECORD
 from precomputed_server.writing import replace_file

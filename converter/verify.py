@@ -14,13 +14,13 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from converter.build import Build, make_plan
 from converter.conversion import Conversion, prepare
-from converter.crew import ThisMachine
-from converter.destination import Destination, locked, read_json
 from converter.options import ConvertOptions, options_from_json
-from converter.results import STORED, gather, write_manifest
-from converter.target import Mending
+from converter.output.destination import Destination, locked, read_json
+from converter.pyramid.build import Build, make_plan
+from converter.pyramid.crew import ThisMachine
+from converter.pyramid.results import STORED, gather, write_manifest
+from converter.pyramid.target import Mending
 from converter.writers import Voxels, Writer, writer
 from precomputed_server.errors import InvalidInput, NotFound, Unreadable
 from precomputed_server.files import typed

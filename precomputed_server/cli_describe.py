@@ -13,7 +13,7 @@ from annotation_store.slices import slice_naming
 from annotation_store.transform import transform_annotations
 from converter.describe import Corrections, Described, describe, described
 from converter.report import table
-from converter.voxel_size import parse_edges
+from converter.stacks.voxel_size import parse_edges
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
 

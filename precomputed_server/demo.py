@@ -14,8 +14,8 @@ from annotation_store.edits import ReplaceAll
 from annotation_store.orders import Order, Part
 from annotation_store.store import AnnotationStore
 from converter import ConvertOptions, convert, was_made_of
-from converter.planes import write_plane
-from converter.voxel_size import parse_edges
+from converter.stacks.planes import write_plane
+from converter.stacks.voxel_size import parse_edges
 from precomputed_server import phantom
 from precomputed_server.errors import InvalidInput
 from precomputed_server.files import Tree

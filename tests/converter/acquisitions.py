@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from converter.planes import read_rows
-from converter.source import Stack, read_stack
-from converter.source_options import source_options
+from converter.stacks.planes import read_rows
+from converter.stacks.source import Stack, read_stack
+from converter.stacks.source_options import source_options
 from tests.converter.stacks import Array
 
 ROWS, COLUMNS = 6, 8

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from converter.journal import Done
+from converter.pyramid.journal import Done
 from precomputed_server.errors import SourceError
 from tests.conftest import REPOSITORY, missing
 

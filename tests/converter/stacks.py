@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from converter import ConvertOptions
-from converter.voxel_size import parse_edges
+from converter.stacks.voxel_size import parse_edges
 
 Array = NDArray[Any]
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from converter.channels import Channel
-from converter.planes import read_rows
-from converter.source import read_acquisition, read_stack
-from converter.source_options import SourceOptions, source_options
+from converter.stacks.channels import Channel
+from converter.stacks.planes import read_rows
+from converter.stacks.source import read_acquisition, read_stack
+from converter.stacks.source_options import SourceOptions, source_options
 from precomputed_server.errors import InvalidInput, SourceError
 from tests.converter.acquisitions import block, plane, stack, voxels, write_pages
 

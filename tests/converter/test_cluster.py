@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from converter import convert
-from converter.cluster import cluster
-from converter.journal import Done
-from converter.progress import Status
+from converter.pyramid.cluster import cluster
+from converter.pyramid.journal import Done
+from converter.pyramid.progress import Status
 from precomputed_server.errors import InvalidInput, PrecomputedError, SourceError
 from tests.converter import command, dask_workers
 from tests.converter.dask_workers import Pause, Poison, Running, wait_until
@@ -29,10 +29,10 @@ MANY: dict[str, Any] = {"levels": 4, "downsample": (2, 2, 2), "chunk_size": (8, 
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Divide the small volumes of tests into many tasks: that is decided here and not by the workers."""
     dask_workers.needed()
-    monkeypatch.setattr("converter.plan._SMALL_BYTES", 0)
-    monkeypatch.setattr("converter.plan.READ_BYTES", 20_000)
-    monkeypatch.setattr("converter.plan._TASK_BYTES", 100_000)
-    monkeypatch.setattr("converter.cluster._GIVES_UP_AFTER_S", 40.0)
+    monkeypatch.setattr("converter.pyramid.plan._SMALL_BYTES", 0)
+    monkeypatch.setattr("converter.pyramid.plan.READ_BYTES", 20_000)
+    monkeypatch.setattr("converter.pyramid.plan._TASK_BYTES", 100_000)
+    monkeypatch.setattr("converter.pyramid.cluster._GIVES_UP_AFTER_S", 40.0)
 
 
 @pytest.fixture
@@ -99,8 +99,8 @@ def test_the_result_is_that_of_one_machine_with_relative_paths_and_levels_kept_a
 def test_compressed_planes_are_decoded_by_the_workers(
     tmp_path: Path, two_workers: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("converter.cluster.WORKER_BYTES", 0)
-    monkeypatch.setattr("converter.crew.PROCESS_BYTES", 0)
+    monkeypatch.setattr("converter.pyramid.cluster.WORKER_BYTES", 0)
+    monkeypatch.setattr("converter.pyramid.crew.PROCESS_BYTES", 0)
     source = str(write_planes(tmp_path / "planes", volume(96, 200, 40), compression="zlib"))
     convert(source, tmp_path / "expected" / "made", options(**MANY))
     convert(source, tmp_path / "made", options(**{**on(two_workers), "max_memory": 200_000}))
@@ -136,7 +136,7 @@ def test_all_workers_may_be_killed_again_and_again(
 def test_a_task_that_kills_every_worker_ends_in_one_sentence(
     no_workers: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("converter.cluster._MOST_LOSSES", 1)
+    monkeypatch.setattr("converter.pyramid.cluster._MOST_LOSSES", 1)
     no_workers.add_workers(5)
     with cluster(no_workers.address) as crew, crew.executor(2) as executor:
         with pytest.raises(PrecomputedError, match="killed again and again over the same task") as raised:
@@ -213,12 +213,12 @@ def test_nothing_but_that_sentence_is_said(stack: Path, tmp_path: Path, two_work
 
 
 def test_a_worker_with_another_version_is_named(two_workers: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converter.cluster.versions", lambda: {"precomputed-server": "99.0", "numpy": "1"})
+    monkeypatch.setattr("converter.pyramid.cluster.versions", lambda: {"precomputed-server": "99.0", "numpy": "1"})
     with cluster(two_workers.address) as crew, pytest.raises(PrecomputedError, match=r"worker tcp://.* instead of 99"):
         _ = crew.jobs
     monkeypatch.undo()
     with cluster(two_workers.address) as crew, crew.executor(1) as executor:
-        monkeypatch.setattr("converter.cluster.versions", lambda: {"precomputed-server": "99.0"})
+        monkeypatch.setattr("converter.pyramid.cluster.versions", lambda: {"precomputed-server": "99.0"})
         with pytest.raises(PrecomputedError, match="has precomputed-server .* instead of 99"):
             executor.run([Pause(0)], lambda done: None)
 
@@ -235,7 +235,7 @@ def test_a_worker_without_this_program_is_named(no_workers: Running, tmp_path: P
 
 
 def test_threads_and_memory_of_the_workers_decide(two_workers: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converter.cluster.WORKER_BYTES", 100 << 20)
+    monkeypatch.setattr("converter.pyramid.cluster.WORKER_BYTES", 100 << 20)
     with cluster(two_workers.address) as crew:
         assert crew.jobs == 2
         assert crew.budget(2) == int(0.6 * (1 << 30)) - (100 << 20)
@@ -254,9 +254,9 @@ def test_too_little_memory_in_the_workers_is_refused(stack: Path, tmp_path: Path
 def test_without_workers_one_waits_for_a_while_and_says_so(
     no_workers: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("converter.cluster._SAYS_AFTER_S", 0.1)
-    monkeypatch.setattr("converter.cluster._COUNTS_EVERY_S", 0.1)
-    monkeypatch.setattr("converter.cluster._GIVES_UP_AFTER_S", 1.0)
+    monkeypatch.setattr("converter.pyramid.cluster._SAYS_AFTER_S", 0.1)
+    monkeypatch.setattr("converter.pyramid.cluster._COUNTS_EVERY_S", 0.1)
+    monkeypatch.setattr("converter.pyramid.cluster._GIVES_UP_AFTER_S", 1.0)
     with cluster(no_workers.address) as crew:
         with pytest.raises(PrecomputedError, match="No worker has been connected"):
             _ = crew.jobs
@@ -268,7 +268,7 @@ def test_without_workers_one_waits_for_a_while_and_says_so(
 def test_an_address_without_a_scheduler_is_refused(
     stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("converter.cluster._CONNECTS_WITHIN_S", 1)
+    monkeypatch.setattr("converter.pyramid.cluster._CONNECTS_WITHIN_S", 1)
     with pytest.raises(
         PrecomputedError, match=r"No Dask scheduler answers at tcp://127.0.0.1:1 .* without --scheduler"
     ):

@@ -10,8 +10,8 @@ import pytest
 import tifffile
 
 from converter import convert
-from converter.progress import Status
-from converter.voxel_size import parse_edges
+from converter.pyramid.progress import Status
+from converter.stacks.voxel_size import parse_edges
 from precomputed_server.errors import InvalidInput, PrecomputedError, SourceError
 from precomputed_server.format.tiff import HEADER_BYTES, parse_stream
 from tests.converter import reference
@@ -146,9 +146,9 @@ def test_a_tiff_chunk_is_one_zlib_stream_that_can_be_sent_as_it_lies(tmp_path: P
 def test_processes_make_the_same_files_as_one(
     tmp_path: Path, storage: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("converter.build._TOO_LITTLE_FOR_PROCESSES", 0)
-    monkeypatch.setattr("converter.plan._SMALL_BYTES", 0)
-    monkeypatch.setattr("converter.plan.READ_BYTES", 4096)
+    monkeypatch.setattr("converter.pyramid.build._TOO_LITTLE_FOR_PROCESSES", 0)
+    monkeypatch.setattr("converter.pyramid.plan._SMALL_BYTES", 0)
+    monkeypatch.setattr("converter.pyramid.plan.READ_BYTES", 4096)
     source = write_planes(tmp_path / "planes", volume(70, 65, 20), **storage)
     for jobs in (1, 3):
         convert(str(source), tmp_path / str(jobs) / "made", options(chunk_size=(16, 16, 16), jobs=jobs))
@@ -156,8 +156,8 @@ def test_processes_make_the_same_files_as_one(
 
 
 def test_a_killed_worker_ends_in_one_sentence_and_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converter.build._TOO_LITTLE_FOR_PROCESSES", 0)
-    monkeypatch.setattr("converter.build.BuildBlock", lambda **_: _Suicide())
+    monkeypatch.setattr("converter.pyramid.build._TOO_LITTLE_FOR_PROCESSES", 0)
+    monkeypatch.setattr("converter.pyramid.build.BuildBlock", lambda **_: _Suicide())
     source = write_planes(tmp_path / "planes", volume(8, 8, 2))
     with pytest.raises(PrecomputedError, match="worker process was killed.*--jobs"):
         convert(str(source), tmp_path / "made", options(jobs=2))

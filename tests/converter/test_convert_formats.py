@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from converter import convert
 from converter.cli import precomputed_tif
-from converter.journal import Done
-from converter.target import Pack
+from converter.pyramid.journal import Done
+from converter.pyramid.target import Pack
 from converter.writers.sharded import ShardedWriter
 from precomputed_server.errors import DestinationExists, InvalidInput
 from precomputed_server.format.info import ScaleInfo
@@ -43,7 +43,7 @@ def reference(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_sharded_levels(
     source: Path, reference: Path, tmp_path: Path, encoding: str, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("converter.build._TOO_LITTLE_FOR_PROCESSES", 0)
+    monkeypatch.setattr("converter.pyramid.build._TOO_LITTLE_FOR_PROCESSES", 0)
     made = tmp_path / "made"
     convert(str(source), made, options(chunk_size=CHUNK, format="sharded", encoding=encoding, jobs=jobs))
     for level, scale in enumerate(read_info(made)["scales"]):

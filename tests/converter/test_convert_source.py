@@ -12,9 +12,9 @@ import pytest
 import tensorstore
 from click.testing import CliRunner, Result
 
-from converter.channels import Channel
 from converter.cli import convert
 from converter.split import channel_layers
+from converter.stacks.channels import Channel
 from precomputed_server.errors import DestinationExists, InvalidInput, SourceError
 from tests.converter import reference
 from tests.converter.acquisitions import block, plane, write_pages

@@ -18,10 +18,10 @@ from click.testing import CliRunner, Result
 from annotation_store.slices import slice_naming
 from converter import convert
 from converter.describe import Corrections, describe, described
-from converter.destination import Destination, locked
-from converter.source_options import source_options
+from converter.output.destination import Destination, locked
+from converter.stacks.source_options import source_options
+from converter.stacks.voxel_size import parse_edges
 from converter.verify import verify
-from converter.voxel_size import parse_edges
 from precomputed_server.cli_describe import describe_command
 from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError
 from precomputed_server.files import Tree

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from converter import convert
-from converter.destination import Destination, locked
-from converter.voxel_size import VoxelSize, parse_edges
+from converter.output.destination import Destination, locked
+from converter.stacks.voxel_size import VoxelSize, parse_edges
 from precomputed_server.errors import Busy, DestinationExists, InvalidInput, StorageFull, Unreadable
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import VolumeInfo
@@ -237,7 +237,7 @@ def test_the_same_grid_needs_no_choice(made: Path, source: str) -> None:
 def test_two_conversions_into_one_destination_exclude_each_other(
     tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("converter.destination._LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("converter.output.destination._LOCK_TIMEOUT_S", 0.05)
     with locked(Destination(tmp_path / "made")), pytest.raises(Busy, match="Another conversion"):
         convert(source, tmp_path / "made", options())
 
@@ -279,7 +279,7 @@ def _kill_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 
     monkeypatch.setattr(os, "rename", dying(os.rename))
     monkeypatch.setattr(shutil, "rmtree", dying(shutil.rmtree))
-    monkeypatch.setattr("converter.swap.replace_file", dying(replace_file))
+    monkeypatch.setattr("converter.output.swap.replace_file", dying(replace_file))
     monkeypatch.setattr(Path, "unlink", dying(Path.unlink))
 
 
@@ -337,7 +337,7 @@ def test_info_is_the_last_file_of_a_new_dataset(tmp_path: Path, source: str, mon
         names.append(path.name)
         replace_file(path, data)
 
-    monkeypatch.setattr("converter.swap.replace_file", noting)
+    monkeypatch.setattr("converter.output.swap.replace_file", noting)
     convert(source, tmp_path / "made", options())
     assert names[0] == "swap.json"
     assert names[-1] == "info"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from converter.downsample import Array, average, mode
+from converter.pyramid.downsample import Array, average, mode
 from precomputed_server.format.geometry import Vector
 from tests.converter import reference
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter import convert
-from converter.executor import executor
-from converter.journal import Journal
-from converter.plan import block_box, cells_below, plan_stage, pyramid_of, task_box, task_bytes, task_cells
-from converter.progress import Status
-from converter.scales import PyramidOptions, levels
-from converter.tasks import BuildBlock
-from converter.voxel_size import parse_edges
+from converter.pyramid.executor import executor
+from converter.pyramid.journal import Journal
+from converter.pyramid.plan import block_box, cells_below, plan_stage, pyramid_of, task_box, task_bytes, task_cells
+from converter.pyramid.progress import Status
+from converter.pyramid.scales import PyramidOptions, levels
+from converter.pyramid.tasks import BuildBlock
+from converter.stacks.voxel_size import parse_edges
 from precomputed_server import writing
 from precomputed_server.errors import InvalidInput, SourceError
 from precomputed_server.format.geometry import Vector
@@ -32,9 +32,9 @@ MANY = {"levels": 4, "downsample": (2, 2, 2), "chunk_size": (8, 8, 8)}
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Divide even the small volumes of tests into many tasks of several stages."""
-    monkeypatch.setattr("converter.plan._SMALL_BYTES", 0)
-    monkeypatch.setattr("converter.plan.READ_BYTES", 20_000)
-    monkeypatch.setattr("converter.plan._TASK_BYTES", 100_000)
+    monkeypatch.setattr("converter.pyramid.plan._SMALL_BYTES", 0)
+    monkeypatch.setattr("converter.pyramid.plan.READ_BYTES", 20_000)
+    monkeypatch.setattr("converter.pyramid.plan._TASK_BYTES", 100_000)
 
 
 class Stopped(Exception):
@@ -90,14 +90,14 @@ def test_what_was_begun_goes_on_with_as_many_processes_as_there_is_room_for(
 ) -> None:
     """It was begun by many, with much memory: the tasks stay as they are."""
     used: list[int] = []
-    monkeypatch.setattr("converter.crew.PROCESS_BYTES", 0)
-    monkeypatch.setattr("converter.build._TOO_LITTLE_FOR_PROCESSES", 0)
+    monkeypatch.setattr("converter.pyramid.crew.PROCESS_BYTES", 0)
+    monkeypatch.setattr("converter.pyramid.build._TOO_LITTLE_FOR_PROCESSES", 0)
 
     def one_process(jobs: int) -> Any:  # noqa: ANN401
         used.append(jobs)
         return executor(1)
 
-    monkeypatch.setattr("converter.crew.executor", one_process)
+    monkeypatch.setattr("converter.pyramid.crew.executor", one_process)
 
     def stop(status: Status) -> None:
         raise Stopped
@@ -222,7 +222,7 @@ def test_tasks_hold_every_cell_once_and_stay_within_the_budget(data: st.DataObje
 def test_too_little_memory_for_whole_planes_takes_a_scratch_file(
     tmp_path: Path, storage: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("converter.crew.PROCESS_BYTES", 0)
+    monkeypatch.setattr("converter.pyramid.crew.PROCESS_BYTES", 0)
     voxels = volume(96, 200, 40)
     source = str(write_planes(tmp_path / "planes", voxels, **storage))
     convert(source, tmp_path / "made", options(**MANY, max_memory=200_000))

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from converter import convert
 from converter.cli import convert as command
-from converter.destination import Destination
 from converter.event_log import EventLog
 from converter.options import Summary
-from converter.progress import Status
-from converter.swap import SwapPlan
+from converter.output.destination import Destination
+from converter.output.swap import SwapPlan
+from converter.pyramid.progress import Status
 from precomputed_server.errors import SourceError
 from tests.converter.stacks import options, volume, write_planes
 
@@ -113,7 +113,7 @@ def test_a_swap_that_a_later_run_ends_is_done_in_its_events_too(
 
     made = tmp_path / "made"
     with monkeypatch.context() as patch:
-        patch.setattr("converter.swap._exchange_scales", killed)
+        patch.setattr("converter.output.swap._exchange_scales", killed)
         with pytest.raises(KeyboardInterrupt):
             convert(str(source), made, options(chunk_size=(8, 8, 8)))
     summary = convert(str(source), made, options(chunk_size=(8, 8, 8)))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from converter.channels import Channel
-from converter.source import read_acquisition
-from converter.source_options import SourceOptions
+from converter.stacks.channels import Channel
+from converter.stacks.source import read_acquisition
+from converter.stacks.source_options import SourceOptions
 from precomputed_server.errors import InvalidInput, SourceError
 from tests.converter.acquisitions import block, ome_xml, plane, stack, voxels, write_pages
 

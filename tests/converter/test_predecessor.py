@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from converter import convert
 from converter.cli import precomputed_tif
-from converter.plan import plan_stage, pyramid_of, task_bytes
-from converter.scales import PyramidOptions, levels
-from converter.voxel_size import parse_edges
+from converter.pyramid.plan import plan_stage, pyramid_of, task_bytes
+from converter.pyramid.scales import PyramidOptions, levels
+from converter.stacks.voxel_size import parse_edges
 from precomputed_server.errors import InvalidInput, SourceError
 from precomputed_server.writing import replace_file
 from tests.converter import reference
@@ -104,7 +104,7 @@ def test_predecessor_wrote_info_before_the_data(tmp_path: Path, monkeypatch: pyt
         seen.append((path.name, len(list(made.glob("*_*_*/*.tiff"))), (made / "info").exists()))
         replace_file(path, data)
 
-    monkeypatch.setattr("converter.swap.replace_file", looking)
+    monkeypatch.setattr("converter.output.swap.replace_file", looking)
     summary = convert(str(write_planes(tmp_path / "planes", volume(70, 8, 4))), made, options())
     assert seen[-1] == ("info", summary.chunks, False)
 

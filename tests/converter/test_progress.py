@@ -7,7 +7,7 @@ from io import StringIO
 
 import pytest
 
-from converter.progress import Events, Lines, Status, progress_on
+from converter.pyramid.progress import Events, Lines, Status, progress_on
 
 
 class Terminal(StringIO):

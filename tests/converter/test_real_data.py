@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from converter import convert
 from converter.cli import convert as command
-from converter.voxel_size import parse_edges
+from converter.stacks.voxel_size import parse_edges
 from precomputed_server.errors import InvalidInput
 from tests.converter import reference
 from tests.converter.stacks import SHARED_DATA, options, read_info, read_level, read_record

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.scales import MAXIMUM_LEVELS, Edges, PyramidOptions, levels
+from converter.pyramid.scales import MAXIMUM_LEVELS, Edges, PyramidOptions, levels
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from converter.planes import read_rows
-from converter.source import find_files, read_stack
+from converter.stacks.planes import read_rows
+from converter.stacks.source import find_files, read_stack
 from precomputed_server.errors import InvalidInput, SourceError
 from tests.converter.stacks import Array, volume, write_planes
 

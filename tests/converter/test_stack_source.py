@@ -13,11 +13,11 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 
-from converter.source import read_stack
-from converter.source_options import source_options
-from converter.stack_source import StackSource
-from converter.view import View
-from converter.window import Window, windowed
+from converter.stacks.source import read_stack
+from converter.stacks.source_options import source_options
+from converter.stacks.stack_source import StackSource
+from converter.stacks.view import View
+from converter.stacks.window import Window, windowed
 from precomputed_server.errors import SourceError
 from precomputed_server.format.geometry import Box, Vector
 from tests.converter.stacks import Array, volume, write_planes

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.stopping import SIGNALS, Stopped, held_back, stopping
+from converter.pyramid.stopping import SIGNALS, Stopped, held_back, stopping
 from tests.converter import command, dask_workers
 from tests.converter.dask_workers import wait_until
 from tests.converter.stacks import files_of, volume, write_planes
@@ -66,8 +66,8 @@ def test_a_signal_to_all_while_the_workers_start(tmp_path: Path, number: int) ->
 
 
 LONG = """
-from converter.executor import executor
-from converter.stopping import Stopped, stopping
+from converter.pyramid.executor import executor
+from converter.pyramid.stopping import Stopped, stopping
 from tests.converter.dask_workers import Pause
 try:
     with stopping(), executor(2) as workers:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from converter.source import read_stack
-from converter.stack_source import StackSource
-from converter.view import View
+from converter.stacks.source import read_stack
+from converter.stacks.stack_source import StackSource
+from converter.stacks.view import View
 from precomputed_server.errors import SourceError
 from precomputed_server.format.geometry import Box
 from tests.converter.stacks import Array, volume

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.downsample import average, mode
-from converter.view import View, completed, parse_crop, parse_flipped, parse_order
-from converter.window import Window, parse_window, windowed
+from converter.pyramid.downsample import average, mode
+from converter.stacks.view import View, completed, parse_crop, parse_flipped, parse_order
+from converter.stacks.window import Window, parse_window, windowed
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Box, Vector
 from tests.converter.stacks import Array

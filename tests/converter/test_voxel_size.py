@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from converter.metadata import Metadata
-from converter.source import read_stack
-from converter.voxel_size import VoxelSize, parse_edges, voxel_size
+from converter.stacks.metadata import Metadata
+from converter.stacks.source import read_stack
+from converter.stacks.voxel_size import VoxelSize, parse_edges, voxel_size
 from precomputed_server.errors import InvalidInput
 
 PLANE = np.zeros((5, 8, 8), np.uint16)

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from converter import ConvertOptions, convert
-from converter.voxel_size import parse_edges
+from converter.stacks.voxel_size import parse_edges
 from tests.data import phantom_stack
 from tests.end_to_end.pyramid import pyramid
 

@@ -16,7 +16,7 @@ from annotation_store.slices import slice_naming
 from converter import ConvertOptions, convert
 from converter.describe import Corrections
 from converter.describe import describe as correct
-from converter.voxel_size import parse_edges
+from converter.stacks.voxel_size import parse_edges
 from precomputed_server import demo
 from precomputed_server.catalog.records import describe
 from precomputed_server.files import Tree

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from converter import ConvertOptions, convert
-from converter.voxel_size import parse_edges
+from converter.stacks.voxel_size import parse_edges
 from tests.annotation_store.support import Replayed
 from tests.data import phantom_stack, point, volume, write_annotations, write_dataset
 from tests.end_to_end.conftest import Served

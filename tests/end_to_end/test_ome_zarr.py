@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from converter import ConvertOptions, convert
-from converter.voxel_size import parse_edges
+from converter.stacks.voxel_size import parse_edges
 from tests.data import phantom_stack
 from tests.end_to_end.browser import open_viewer, slice_state, visit
 from tests.end_to_end.conftest import Served

@@ -15,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from converter import ConvertOptions, convert
-from converter.voxel_size import parse_edges
+from converter.stacks.voxel_size import parse_edges
 from precomputed_server.format.geometry import Vector
 from tests.conftest import RunningServer
 from tests.data import volume, write_plane

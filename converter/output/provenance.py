@@ -1,0 +1,121 @@
+"""What a dataset tells of how it was made: for this program, for people, and as cloud-volume reads it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+import precomputed_server
+from converter.options import ConvertOptions
+from converter.stacks.channels import Channel
+from converter.stacks.plane import FileVersion
+from converter.stacks.voxel_size import VoxelSize
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What was asked of a conversion and what it was made of: `files` are those of the source by their paths.
+
+    `source_version` tells whether the source is still the same.
+    """
+
+    sources: tuple[str, ...]
+    options: ConvertOptions
+    files: Mapping[str, FileVersion | None]
+    voxel_size: VoxelSize
+    began: float
+    source_version: str = ""
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What tells one conversion from another."""
+        return request(self.sources, self.options)
+
+
+def request(sources: Sequence[str], options: ConvertOptions) -> dict[str, Any]:
+    """What tells one conversion from another: where its source is, and what decides about the result."""
+    return {"source": [os.path.abspath(source) for source in sources], "options": options.to_json()}
+
+
+def conversion_record(origin: Origin, keys: Sequence[str], files: Sequence[str]) -> str:
+    """The text of `conversion.json`, by which the next conversion knows what this one wrote: scales and `files`."""
+    written = {"scales": list(keys), "files": list(files)}
+    made_of = {**origin.request, "source_version": origin.source_version}
+    return _text({"format": 1, **written, **made_of, "voxel_size": origin.voxel_size.to_json()})
+
+
+def dataset_record(origin: Origin, title: str, channels: Sequence[Channel]) -> str:
+    """The text of a new `dataset.json`."""
+    record = {"format": 1, "id": uuid.uuid4().hex, "title": title, "voxel_size": origin.voxel_size.to_json()}
+    return _text({**record, "channels": [channel.to_json() for channel in channels]})
+
+
+def provenance(origin: Origin, unreadable: Sequence[str]) -> str:
+    """The text of `provenance.json`: the source's files with sizes and times, the command, versions and times."""
+    files = [
+        {"path": path, **({} if file is None else {"bytes": file.size, "modified": _time(file.mtime_ns / 1e9)})}
+        for path, file in origin.files.items()
+    ]
+    return _text(
+        {
+            "format": 1,
+            "command": sys.argv,
+            **origin.request,
+            "voxel_size": origin.voxel_size.to_json(),
+            "versions": _versions(),
+            "began": _time(origin.began),
+            "ended": _time(time.time()),
+            "unreadable": list(unreadable),
+            "files": files,
+        }
+    )
+
+
+def cloud_volume_provenance(origin: Origin) -> str:
+    """The text of `provenance`.
+
+    Source: https://github.com/seung-lab/cloud-volume/blob/master/cloudvolume/provenance.py
+    """
+    step = {
+        "method": {"task": "precomputed convert", **origin.request["options"], "versions": _versions()},
+        "by": _user(),
+        "date": _time(time.time()),
+    }
+    members = {"description": "", "owners": [], "processing": [step], "sources": origin.request["source"]}
+    return _text(members)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "precomputed-server": precomputed_server.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "tifffile": version("tifffile"),
+    }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return str(os.getuid())
+
+
+def _text(members: Mapping[str, Any]) -> str:
+    return json.dumps(members, indent=2) + "\n"
+
+
+def _time(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,29 @@
+"""Reading the headers of many files: several at a time, because a network disk answers each slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from converter.stacks.planes import TiffContent, read_content
+from precomputed_server.errors import SourceError
+
+_THREADS = 8
+_FEW = 16
+
+
+def read_each(paths: Sequence[str], with_metadata: bool = True) -> list[TiffContent | str]:
+    """The content of each file in turn, or the sentence that says why it cannot be read."""
+    read = partial(_content_or_reason, with_metadata=with_metadata)
+    if len(paths) < _FEW:
+        return [read(path) for path in paths]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(read, paths))
+
+
+def _content_or_reason(path: str, with_metadata: bool) -> TiffContent | str:
+    try:
+        return read_content(path, with_metadata)
+    except SourceError as error:
+        return str(error)
