@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from converter.progress import Status
 
 from converter import convert
+from converter.cli import convert as convert_command
 from converter.pyramid.cluster import cluster
 from converter.pyramid.journal import Done
-from converter.pyramid.progress import Status
 from precomputed_server.errors import InvalidInput, PrecomputedError, SourceError
 from tests.converter import command, dask_workers
 from tests.converter.dask_workers import Pause, Poison, Running, wait_until
@@ -274,3 +276,16 @@ def test_an_address_without_a_scheduler_is_refused(
     ):
         convert(str(stack), tmp_path / "made", options(**MANY | {"jobs": None, "scheduler": "tcp://127.0.0.1:1"}))
     assert not (tmp_path / "made").exists()
+
+
+def test_every_stack_of_a_batch_is_converted_on_the_cluster(two_workers: Running, tmp_path: Path) -> None:
+    for number in range(3):
+        write_planes(tmp_path / "raw" / f"stack_{number}", volume(40, 30, 12, seed=number))
+    flags = ("--scheduler", two_workers.address, "--voxel-size", "1,1,1", "--chunk-size", "16,16,8")
+    result = CliRunner().invoke(convert_command, ["--each", f"{tmp_path}/raw/*/", str(tmp_path / "out"), *flags])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "3 stacks: 3 done, 0 skipped, 0 failed."
+    for number in range(3):
+        source, name = str(tmp_path / "raw" / f"stack_{number}"), f"stack_{number}"
+        convert(source, tmp_path / "single" / name, options(chunk_size=(16, 16, 8)))
+        assert files_of(tmp_path / "out" / name) == files_of(tmp_path / "single" / name)
