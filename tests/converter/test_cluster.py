@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from converter.progress import Status
 
 from converter import convert
 from converter.cli import convert as convert_command
 from converter.pyramid.cluster import cluster
 from converter.pyramid.journal import Done
+from converter.pyramid.progress import Status
 from precomputed_server.errors import InvalidInput, PrecomputedError, SourceError
 from tests.converter import command, dask_workers
 from tests.converter.dask_workers import Pause, Poison, Running, wait_until
