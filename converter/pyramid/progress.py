@@ -60,7 +60,8 @@ class Status:
     def __str__(self) -> str:
         """`37 %, 1.2 of 3.4 GB, 210 MB/s, 0:12 left`."""
         left = "" if self.seconds_left is None or self.is_done else f", {_clock_text(self.seconds_left)} left"
-        volume = f"{self.bytes / 1e9:.1f} of {self.total_bytes / 1e9:.1f} GB"
+        unit, name = (1e9, "GB") if self.total_bytes >= 1e9 else (1e6, "MB")
+        volume = f"{self.bytes / unit:.1f} of {self.total_bytes / unit:.1f} {name}"
         return f"{self.percent} %, {volume}, {self.rate / 1e6:.0f} MB/s{left}"
 
 

@@ -62,6 +62,10 @@ def test_what_earlier_runs_did_does_not_count_in_the_rate() -> None:
     assert Status(50, 100, 5, 10, 0.1, kept_chunks=50, kept_bytes=5).seconds_left is None
 
 
+def test_small_volumes_are_told_in_megabytes() -> None:
+    assert str(Status(1, 2, 3_700_000, 7_400_000, 0.1)) == "50 %, 3.7 of 7.4 MB, 37 MB/s, 0:00 left"
+
+
 def test_events_are_lines_of_json_and_not_more_than_one_a_second() -> None:
     said: list[str] = []
     now = [0.0]
