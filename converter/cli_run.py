@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,10 +13,12 @@ from converter.convert import convert
 from converter.event_log import events_of, told
 from converter.options import ConvertOptions, Summary
 from converter.output.destination import Destination
+from converter.output.finished import finished_summary, recorded_request
 from converter.output.provenance import request
 from converter.output.swap import TransformAnnotations
 from converter.pyramid.progress import every, progress_on
 from converter.report import figures, headline, summary_lines
+from converter.source_version import is_made_of_its_source
 from converter.split import convert_split
 
 
@@ -47,12 +50,23 @@ def convert_one(asked: Asked) -> Summary:
 
 
 def convert_layers(asked: Asked) -> None:
-    """Convert each channel of a stack into a layer."""
+    """Convert each channel of a stack into a layer, but for those that an earlier run has finished."""
 
     def one(path: Path, options: ConvertOptions) -> Summary:
+        destination = Destination(path)
+        if not options.overwrite and _is_finished(destination, request(asked.sources, options), options):
+            click.echo(f"{path} was converted before", err=True)
+            return finished_summary(destination)
         return convert_one(replace(asked, dest=path, options=options))
 
     convert_split(asked.sources, asked.dest, asked.options, one)
+
+
+def _is_finished(destination: Destination, wanted: dict[str, Any], options: ConvertOptions) -> bool:
+    """Whether the destination holds what is wanted, made of the files that the source has now."""
+    if not destination.info.exists() or destination.swap.exists():
+        return False
+    return recorded_request(destination) == wanted and is_made_of_its_source(destination, options)
 
 
 def say(summary: Summary) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,18 @@ def test_channels_become_layers_of_one_dataset(tmp_path: Path, acquired: Path) -
     _converted(acquired, tmp_path / "whole", "--pattern", PATTERN, "--time", "2")
     with pytest.raises(DestinationExists, match="is a volume"):
         _converted(acquired, tmp_path / "whole", "--pattern", PATTERN, "--time", "2", "--split-channels")
+
+
+def test_the_same_command_converts_only_the_layers_that_are_not_finished(tmp_path: Path, acquired: Path) -> None:
+    made, flags = tmp_path / "made", ("--pattern", PATTERN, "--time", "2", "--split-channels")
+    _converted(acquired, made, *flags)
+    kept = (made / "DAPI" / "info").stat().st_mtime_ns
+    shutil.rmtree(made / "GFP_488")
+    (made / ".precomputed" / "dataset.json").unlink()
+    _converted(acquired, made, *flags)
+    assert (made / "DAPI" / "info").stat().st_mtime_ns == kept
+    assert len(read_record(made, "dataset.json")["layers"]) == 2
+    np.testing.assert_array_equal(read_level(made / "GFP_488", 0), EXPECTED[1][np.newaxis])
 
 
 def test_layers_have_directories_of_their_own() -> None:
