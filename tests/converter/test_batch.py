@@ -281,15 +281,16 @@ def _workers(group: int) -> list[int]:
     return sorted(found)
 
 
-def test_ctrl_c_ends_a_batch_that_the_same_command_continues(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_a_batch_that_the_same_command_continues(tmp_path: Path, number: signal.Signals) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
-    for number in range(60):
-        write_planes(raw / f"stack_{number}", volume(24, 20, 6, seed=number))
+    for each in range(60):
+        write_planes(raw / f"stack_{each}", volume(24, 20, 6, seed=each))
     out.mkdir()
     running = _begin(raw, out)
     _wait_until_finished(out, 5)
-    os.killpg(running.pid, signal.SIGINT)
-    assert running.wait(timeout=60) != 0
+    os.killpg(running.pid, number)
+    assert running.wait(timeout=60) == 128 + number
     _wait_until_gone(running.pid)
     ended_with = _finished(out)
     assert ended_with < 60
