@@ -22,7 +22,7 @@ from itertools import islice
 from typing import Any
 
 from converter.pyramid.executor import WAITING_PER_JOB, Executor, Result, Work
-from converter.pyramid.worker import Call, Worker, check_versions, describe, versions
+from converter.pyramid.worker import Answer, Call, Worker, check_versions, describe, versions
 from precomputed_server.errors import MissingExtra, PrecomputedError
 
 WORKER_BYTES = 128 << 20
@@ -62,14 +62,25 @@ class Cluster:
     def workers(self) -> Mapping[str, Worker]:
         """What is known of each worker, by its address; waits for the first one and raises PrecomputedError."""
         watch = _Watch(self.client, self.address)
-        while watch.threads() == 0:
-            time.sleep(_LOOKS_EVERY_S)
-        answers = self.client.run(describe, on_error="return")
-        for address, answer in answers.items():
+        while True:
+            while watch.threads() == 0:
+                time.sleep(_LOOKS_EVERY_S)
+            found = {address: answer for address, answer in self._answers().items() if not isinstance(answer, OSError)}
+            if found:
+                break
+        for address, answer in found.items():
             if isinstance(answer, BaseException):
                 raise PrecomputedError(f"The worker {address} {_cannot(answer)}") from answer
             check_versions(address, answer.versions, versions())
-        return dict(answers)
+        return found
+
+    def _answers(self) -> Mapping[str, Any]:
+        """What each worker says of itself; an OSError for one that has died meanwhile."""
+        try:
+            answers: Mapping[str, Any] = self.client.run(describe, on_error="return")
+        except OSError as error:
+            raise _scheduler_lost(self.address) from error
+        return answers
 
     def budget(self, processes: int) -> int:
         """The share of a thread in the smallest worker: that does not depend on how many others there are."""
@@ -193,10 +204,11 @@ class OnCluster:
             batch = ended.next_batch(block=False)
             for future, result in batch:
                 one = running.pop(future.key)
-                if self._is_lost(one, result):
-                    self._submit(one, running, ended)
+                if isinstance(result, Answer):
+                    report(result.value)
                 else:
-                    report(result)
+                    self._check_lost(one, result)
+                    self._submit(one, running, ended)
             if not batch:
                 self._check_connection()
                 time.sleep(_LOOKS_EVERY_S)
@@ -208,25 +220,24 @@ class OnCluster:
         running[key] = one
         ended.add(one.future)
 
-    def _is_lost(self, one: _Submitted, result: Any) -> bool:  # noqa: ANN401
-        """Whether Dask gave the task up because its workers died; raises what the task itself raised."""
-        status = one.future.status
-        if status == "finished":
-            return False
-        if status != "error":
-            raise _scheduler_lost(self._address)
-        _, error, _ = result
+    def _check_lost(self, one: _Submitted, result: Any) -> None:  # noqa: ANN401
+        """Raise what the task itself raised; do nothing when Dask gave it up because its workers died, not too often.
+
+        The future's status does not count, which goes on changing: also what is done is lost for Dask when the worker
+        that has it dies.
+        """
+        error = result[1] if isinstance(result, tuple) else result
         if isinstance(error, ImportError):
             raise PrecomputedError(f"A worker {_cannot(error)}") from error
-        if not isinstance(error, self._distributed.KilledWorker):
+        if not isinstance(error, (self._distributed.KilledWorker, self._distributed.CancelledError)):
             raise error
+        self._check_connection()
         one.losses += 1
         if one.losses == _MOST_LOSSES:
             raise PrecomputedError(
                 "Workers were killed again and again over the same task, most often because memory ran out; start "
                 f"workers with more memory each, or fewer on a machine; {_LOST}."
             ) from error
-        return True
 
     def _check_connection(self) -> None:
         if self._client.status != "running":

@@ -12,7 +12,6 @@ from typing import Any
 
 import precomputed_server
 from converter.pyramid.executor import keep_freed_memory
-from converter.pyramid.journal import Done
 from precomputed_server.errors import PrecomputedError
 from precomputed_server.limits import memory_limit
 
@@ -65,12 +64,18 @@ class Call:
         return _do, (self.task, self.versions)
 
 
-def _do(task: bytes, wanted: Mapping[str, str]) -> Done:
+@dataclass(frozen=True)
+class Answer:
+    """What a task gave, told from whatever else may come instead."""
+
+    value: Any
+
+
+def _do(task: bytes, wanted: Mapping[str, str]) -> Answer:
     """Called on a worker for each task; a worker that came later is asked for its versions here."""
     _prepare()
     check_versions(platform.node(), versions(), wanted)
-    done: Done = pickle.loads(task).run()
-    return done
+    return Answer(pickle.loads(task).run())
 
 
 @cache

@@ -157,6 +157,24 @@ def test_a_task_given_up_by_dask_is_handed_out_again(no_workers: Running) -> Non
     assert len(reported) == 2
 
 
+def test_what_has_come_from_a_worker_that_dies_afterwards_counts(no_workers: Running) -> None:
+    """The workers are killed while the first result is looked at and the others have come too."""
+    (pid,) = no_workers.add_workers(1)
+    reported: list[Done] = []
+
+    def report(done: Done) -> None:
+        if not reported:
+            threading.Event().wait(1.0)
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: no_workers.connected() == [], "it is gone")
+            no_workers.add_workers(1)
+        reported.append(done)
+
+    with cluster(no_workers.address) as crew, crew.executor(1) as executor:
+        executor.run([Pause(0.1) for _ in range(4)], report)
+    assert len(reported) == 4
+
+
 def test_only_a_few_tasks_wait_and_one_that_fails_ends_all(two_workers: Running) -> None:
     taken: list[int] = []
 
