@@ -9,10 +9,11 @@ import os
 import platform
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +115,21 @@ def running() -> Iterator[Slurm]:
         for daemon in reversed(daemons):
             daemon.terminate()
             daemon.wait(20)
+        for pid in processes_with(f"SLURM_CONF={place}/slurm.conf"):  # what watches over a job that has not ended
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(place)
+
+
+def processes_with(*variables: str) -> list[int]:
+    """The processes that were started with all these variables, `NAME=VALUE`."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            environment = (place / "environ").read_bytes().split(b"\0")
+            if all(variable.encode() in environment for variable in variables):
+                found.append(int(place.name))
+    return found
 
 
 def _configure(place: Path) -> Path:

@@ -64,13 +64,7 @@ def processes_of(cluster: Slurm, job: str, task: int | None = None) -> list[int]
     """The processes of a job, or of one of its workers, by what Slurm tells them."""
     marks = [f"SLURM_CONF={cluster.environment['SLURM_CONF']}", f"SLURM_JOB_ID={job}"]
     marks += [] if task is None else ["SLURM_STEP_ID=0", f"SLURM_PROCID={task}"]
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            variables = (place / "environ").read_bytes().split(b"\0")
-            if all(mark.encode() in variables for mark in marks):
-                found.append(int(place.name))
-    return found
+    return slurm.processes_with(*marks)
 
 
 def test_a_worker_that_is_killed_midway_changes_nothing(
