@@ -9,7 +9,7 @@ from typing import Protocol
 
 from converter.options import ConvertOptions
 from converter.pyramid.cluster import cluster
-from converter.pyramid.executor import PROCESS_BYTES, Executor, executor
+from converter.pyramid.executor import PROCESS_BYTES, Executor, begin_workers, executor
 
 
 class Crew(Protocol):
@@ -61,6 +61,8 @@ class ThisMachine:
 def crew_for(options: ConvertOptions) -> Iterator[Crew]:
     """Who converts with these options; raises PrecomputedError when a cluster cannot be reached."""
     if options.scheduler is None:
+        if options.processes > 1:
+            begin_workers()  # while this process reads headers
         yield ThisMachine(options.processes, options.memory)
         return
     with cluster(options.scheduler, options.jobs, options.max_memory) as workers:

@@ -17,6 +17,7 @@ from itertools import islice
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for_connection
+from multiprocessing.context import ForkServerContext
 from types import ModuleType
 from typing import Protocol, TypeVar
 
@@ -114,10 +115,7 @@ def executor(jobs: int) -> Iterator[Executor]:
     if jobs == 1:
         yield InProcess()
         return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["converter.pyramid.tasks"])
-    with held_back():
-        _start_forkserver()
+    context = begin_workers()
     held_by_workers, lifeline = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare_worker, initargs=(held_by_workers,))
     try:
@@ -136,6 +134,15 @@ def executor(jobs: int) -> Iterator[Executor]:
         pool.shutdown(wait=True, cancel_futures=True)
         lifeline.close()
         held_by_workers.close()
+
+
+def begin_workers() -> ForkServerContext:
+    """Start what worker processes are forked from, unless that is done: it loads all that they need, by itself."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["converter.pyramid.tasks"])
+    with held_back():
+        _start_forkserver()
+    return context
 
 
 def _start_forkserver() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import groupby
@@ -21,7 +23,8 @@ from converter.stacks.ome import parse_ome
 from converter.stacks.plane import FileVersion
 from converter.stacks.plane import Plane as Plane
 from converter.stacks.stored import Part, check_unchanged, read_stored, version_of
-from precomputed_server.errors import SourceError
+from precomputed_server.errors import SourceError, Unreadable
+from precomputed_server.files import read_at
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its remarks on damage are for logs, not for stderr
 
@@ -33,6 +36,7 @@ _DAMAGE = (
     OSError,
     RuntimeError,
     TypeError,
+    Unreadable,
     ValueError,
     struct.error,
 )
@@ -40,6 +44,11 @@ _DAMAGE = (
 
 _TABLE_ENTRY_BYTES = 200
 """What tifffile holds for each strip or tile of an open page: the Python numbers of its offset and length."""
+
+_KNOWN_PAGES, _KNOWN_SEGMENTS = 512, 64
+_known_pages: dict[tuple[str, int, FileVersion | None], Any] = {}
+"""Pages without pixels that were decoded lately: a task goes through its planes once for each band of rows, and to
+describe a page takes as long as to decode a strip of it. They are 15 MB at most."""
 
 
 @dataclass(frozen=True)
@@ -97,28 +106,51 @@ def read_rows(
 def _decode(path: str, parts: list[Part]) -> Iterator[NDArray[Any]]:
     name = path
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with ExitStack() as opened:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            opened.callback(os.close, descriptor)
+            tiff: tifffile.TiffFile | None = None
             for part in parts:
                 name = part.plane.name
-                check_unchanged(tiff.filehandle.fileno(), part.plane)
-                yield _decoded_rows(tiff.pages[part.plane.page], part)
-                check_unchanged(tiff.filehandle.fileno(), part.plane)
+                check_unchanged(descriptor, part.plane)
+                page = _known_pages.get(_key(part.plane))
+                if page is None:
+                    tiff = tiff or opened.enter_context(tifffile.TiffFile(path))
+                    page = _described_page(tiff, part.plane)
+                yield _decoded_rows(descriptor, page, part)
+                check_unchanged(descriptor, part.plane)
     except _DAMAGE as error:
         raise SourceError(f"{name} cannot be decoded ({_reason(error)}); replace the file.") from error
 
 
-def _decoded_rows(page: Any, part: Part) -> NDArray[Any]:  # noqa: ANN401
+def _key(plane: Plane) -> tuple[str, int, FileVersion | None]:
+    return plane.path, plane.page, plane.version
+
+
+def _described_page(tiff: tifffile.TiffFile, plane: Plane) -> Any:  # noqa: ANN401
+    """A page without its pixels, which may be used when the file is closed; small ones are kept for the next band."""
+    page: Any = tiff.pages[plane.page]
+    _ = page.decode, _tables(page)  # reads from the file what it needs of it
+    if len(page.dataoffsets) <= _KNOWN_SEGMENTS:
+        _known_pages[_key(plane)] = page
+        while len(_known_pages) > _KNOWN_PAGES:
+            _known_pages.pop(next(iter(_known_pages)), None)
+    return page
+
+
+def _decoded_rows(descriptor: int, page: Any, part: Part) -> NDArray[Any]:  # noqa: ANN401
     plane = part.plane
     shape = (plane.file_samples, part.stop - part.start, part.right - part.left)
     band = np.full(shape, page.nodata, plane.dtype.newbyteorder("="))
     for index in _segments(page, part):
-        _place_segment(page, index, part, band)
+        _place_segment(descriptor, page, index, part, band)
     return band if plane.samples is None else band[list(plane.samples)]
 
 
-def _place_segment(page: Any, index: int, part: Part, band: NDArray[Any]) -> None:  # noqa: ANN401
+def _place_segment(descriptor: int, page: Any, index: int, part: Part, band: NDArray[Any]) -> None:  # noqa: ANN401
     """Decode a strip or tile into `band`; a function by itself, so that one is gone before the next is decoded."""
-    segment, (sample, _, top, left, _), _ = page.decode(_segment_bytes(page, index), index, **_tables(page))
+    stored = _segment_bytes(descriptor, page, index)
+    segment, (sample, _, top, left, _), _ = page.decode(stored, index, **_tables(page))
     if segment is None:
         return
     low, high = max(top, part.start), min(top + segment.shape[1], part.stop)
@@ -140,17 +172,12 @@ def _segments(page: Any, part: Part) -> Iterator[int]:  # noqa: ANN401
             yield from range(first + part.left // width, first + (part.right - 1) // width + 1)
 
 
-def _segment_bytes(page: Any, index: int) -> bytes | None:  # noqa: ANN401
+def _segment_bytes(descriptor: int, page: Any, index: int) -> bytes | None:  # noqa: ANN401
     """The stored bytes of a strip or tile; None for one that was left out because it is empty."""
     offset, length = page.dataoffsets[index], page.databytecounts[index]
     if length == 0 or offset == 0:
         return None
-    handle = page.parent.filehandle
-    handle.seek(offset)
-    data = bytes(handle.read(length))
-    if len(data) != length:
-        raise ValueError("the file ends within a strip or tile")
-    return data
+    return read_at(descriptor, offset, length)
 
 
 def _tables(page: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from converter.stacks.planes import read_rows
+from converter.stacks import reading
+from converter.stacks.planes import TiffContent, read_rows
 from converter.stacks.source import find_files, read_stack
 from precomputed_server.errors import InvalidInput, SourceError
 from tests.converter.stacks import Array, volume, write_planes
@@ -224,3 +226,35 @@ def test_jpeg_is_decoded_as_by_tifffile(tmp_path: Path, photometric: str) -> Non
     tifffile.imwrite(source, data, photometric=photometric, compression="jpeg", tile=(16, 16), metadata=None)
     expected = np.atleast_3d(tifffile.imread(source)).transpose(2, 0, 1)
     np.testing.assert_array_equal(_rows(source, 10, 40)[:, 0], expected[:, 10:40])
+
+
+def test_a_plane_that_was_replaced_is_decoded_anew(tmp_path: Path) -> None:
+    """Although its page was described before, for the bands above."""
+    path = tmp_path / "plane.tif"
+    for value, rows in ((1, 8), (2, 32)):
+        voxels = np.full((64, 48), value, np.uint16)
+        tifffile.imwrite(path, voxels, compression="zlib", rowsperstrip=rows)
+        planes = read_stack((str(path),)).planes[0]
+        for start in (0, 30):
+            (band,) = read_rows(planes, start, start + 20)
+            assert band.shape == (1, 20, 48)
+            assert (band == value).all()
+
+
+def test_headers_are_read_side_by_side_where_the_disk_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the files nevertheless."""
+    paths = sorted(map(str, write_planes(tmp_path, volume(8, 8, 40)).iterdir()))
+    known = reading.read_content
+    running, most = [0], [0]
+
+    def slow(path: str, with_metadata: bool = True) -> TiffContent:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        time.sleep(0.02)
+        running[0] -= 1
+        return known(path, with_metadata)
+
+    monkeypatch.setattr(reading, "read_content", slow)
+    found = [content.planes[0].path for content in reading.read_each(paths) if isinstance(content, TiffContent)]
+    assert found == paths
+    assert most[0] > 1
