@@ -109,18 +109,15 @@ def check(root: Path, items: Mapping[str, Item]) -> None:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(
-    ("examples", "size", "total"),
-    [(20, 60, 600), pytest.param(1000, 200, 100_000, marks=pytest.mark.nightly)],
-)
+@pytest.mark.parametrize(("examples", "total"), [(20, 600), pytest.param(2800, 100_000, marks=pytest.mark.nightly)])
 def test_neuroglancers_reader_reads_what_the_leaves_say(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: int, size: int, total: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: int, total: int
 ) -> None:
-    """Of annotations that Hypothesis makes, in several levels."""
+    """Of annotations that Hypothesis makes, in several levels; more in one example are beyond what it draws."""
     monkeypatch.setattr(levels, "CELL_LIMIT", 8)
     made = [0]
 
-    @given(st.lists(drawn_annotations(), min_size=size // 2, max_size=size))
+    @given(st.lists(drawn_annotations(), min_size=30, max_size=60))
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     def reads(items: list[Item]) -> None:
         made[0] += len(items)

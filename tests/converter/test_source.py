@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from converter.stacks import reading
-from converter.stacks.planes import TiffContent, read_rows
+from converter.stacks.planes import TiffContent, read_content, read_rows
 from converter.stacks.source import find_files, read_stack
 from precomputed_server.errors import InvalidInput, SourceError
 from tests.converter.stacks import Array, volume, write_planes
@@ -244,7 +244,7 @@ def test_a_plane_that_was_replaced_is_decoded_anew(tmp_path: Path) -> None:
 def test_headers_are_read_side_by_side_where_the_disk_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the files nevertheless."""
     paths = sorted(map(str, write_planes(tmp_path, volume(8, 8, 40)).iterdir()))
-    known = reading.read_content
+    known = read_content
     running, most = [0], [0]
 
     def slow(path: str, with_metadata: bool = True) -> TiffContent:
@@ -254,7 +254,7 @@ def test_headers_are_read_side_by_side_where_the_disk_is_slow(tmp_path: Path, mo
         running[0] -= 1
         return known(path, with_metadata)
 
-    monkeypatch.setattr(reading, "read_content", slow)
+    monkeypatch.setattr("converter.stacks.reading.read_content", slow)
     found = [content.planes[0].path for content in reading.read_each(paths) if isinstance(content, TiffContent)]
     assert found == paths
     assert most[0] > 1
