@@ -27,7 +27,9 @@ _DONE_WRONG, _ASKED_WRONG = 1, 2
 _ELSEWHERE = {
     "annotations": "annotation_store.cli:annotation_commands",
     "convert": "converter.cli:convert",
+    "datasets": "precomputed_server.cli_catalog:datasets",
     "describe": "precomputed_server.cli_describe:describe_command",
+    "index": "precomputed_server.cli_catalog:index",
     "inspect": "converter.cli_inspect:inspect",
     "verify": "converter.cli_verify:verify",
     "selftest": "precomputed_server.selftest.cli:selftest",

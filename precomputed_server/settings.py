@@ -100,6 +100,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Directory on a local disk for what pages hold, refused saves and sockets.",
         computed="$XDG_STATE_HOME/precomputed, else ~/.local/state/precomputed",
     ),
+    Setting("index_period", 60, "Seconds after which the tree is gone through for datasets that nothing told of."),
     Setting("streams_per_address", 250, "Streams of edits that one address may have open at a worker, else 503."),
     Setting("max_decoded", 256 * MEBIBYTE, "Largest file or chunk, in bytes, that the server inflates for a client."),
     Setting("decode_threads", 2, "Threads of each worker that inflate chunks.", maximum=256),
@@ -135,6 +136,7 @@ class Settings:
     history_days: int
     kept_saves: int
     state: Path
+    index_period: int
     streams_per_address: int
     max_decoded: int
     decode_threads: int

@@ -38,6 +38,7 @@ MODULES = {
     "precomputed_server.selftest": "selftest",
     "precomputed_server.cli": "assembly",
     "precomputed_server.cli_describe": "assembly",
+    "precomputed_server.cli_catalog": "assembly",
     "converter": "converter",
     "annotation_store": "annotations",
     "annotation_store.web": "annotations on the web",

@@ -14,12 +14,12 @@ from typing import Any
 
 from precomputed_server.errors import Busy, DestinationExists, InvalidInput, Unreadable
 from precomputed_server.format.info import VolumeInfo
-from precomputed_server.format.names import ANNOTATIONS, CONVERSION, PRIVATE
+from precomputed_server.format.names import ANNOTATIONS, CONVERSION, EVENTS, LOCK, PRIVATE
 from precomputed_server.writing import exclusive_lock, is_temporary
 
 KEEP, TRANSFORM = "keep", "transform"
-_EVENTS = ("events.jsonl", "events.1.jsonl")
-_OURS = {"lock", "old", "staging", "verifying", *_EVENTS}
+_LOCK, _EVENTS = (name.rpartition("/")[2] for name in (LOCK, EVENTS))
+_OURS = {_LOCK, "old", "staging", "verifying", _EVENTS, "events.1.jsonl"}
 """What a conversion that was killed may have left in `.precomputed`, beside files that were being replaced."""
 _LOCK_TIMEOUT_S = 2.0
 
@@ -63,7 +63,7 @@ class Destination:
     @property
     def events(self) -> Path:
         """What happened to its conversions."""
-        return self.private / _EVENTS[0]
+        return self.path / EVENTS
 
     @property
     def swap(self) -> Path:
@@ -141,7 +141,7 @@ def locked(destination: Destination) -> Iterator[None]:
         directory = os.open(destination.private, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         held.callback(os.close, directory)
         try:
-            held.enter_context(exclusive_lock(directory, "lock", _LOCK_TIMEOUT_S))
+            held.enter_context(exclusive_lock(directory, _LOCK, _LOCK_TIMEOUT_S))
         except Busy as error:
             raise Busy(f"Another conversion is writing into {destination.path}; wait until it has ended.") from error
         yield

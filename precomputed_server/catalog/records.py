@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,50 @@ class Dataset:
     def path(self) -> str:
         """Where it lies beneath the root; "" when the root is the dataset."""
         return self.volume.path
+
+
+@dataclass(frozen=True)
+class ListedLayer:
+    """A layer as a record lists it; `path` is relative to the dataset."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What people say of a dataset, and what it is known by."""
+
+    id: str | None = None
+    title: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    layers: tuple[ListedLayer, ...] = ()
+
+
+def read_record(tree: Tree, path: str) -> Record:
+    """The record of the dataset at `path`; what is damaged or absent of it says nothing."""
+    members = _read_json(tree, path, RECORD)
+    tags, layers = members.get("tags"), members.get("layers")
+    return Record(
+        _text(members.get("id")) or None,
+        _text(members.get("title")),
+        _text(members.get("description")),
+        tuple(tag for tag in tags if isinstance(tag, str) and tag) if isinstance(tags, list) else (),
+        tuple(_listed(layers)) if isinstance(layers, list) else (),
+    )
+
+
+def _listed(layers: list[Any]) -> Iterator[ListedLayer]:
+    """The layers that lie beneath the dataset."""
+    for layer in layers:
+        path = _text(layer.get("path")) if isinstance(layer, dict) else ""
+        if path and not set(path.split("/")) & {"", ".", ".."}:
+            yield ListedLayer(_text(layer.get("name")) or path, path)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def describe(tree: Tree, volume: Volume) -> Dataset:

@@ -24,6 +24,12 @@ CONVERSION = f"{PRIVATE}/conversion.json"
 MANIFEST = f"{PRIVATE}/manifest"
 """The directory of the sizes and checksums of the chunks that the last conversion wrote."""
 
+EVENTS = f"{PRIVATE}/events.jsonl"
+"""What its conversions have told of themselves, a line an event."""
+
+LOCK = f"{PRIVATE}/lock"
+"""The file that is locked while a conversion writes."""
+
 STATISTICS = "statistics.json"
 """Beside `info`: the range and histogram of each channel."""
 
