@@ -83,7 +83,7 @@ def noticed_s(root: Path, path: Path, count: int, rounds: int = 5) -> float:
     )
     keeper.start()
     try:
-        time.sleep(20)  # until the tree is watched
+        time.sleep(max(2, count / 1000))  # until the tree is watched
         slowest = 0.0
         for number in range(rounds):
             place = f"lab-0/mouse-0/new-{number}"

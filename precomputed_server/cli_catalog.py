@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
 
-from annotation_store.counting import AnnotationCounter
 from converter.report import counted, table
 from precomputed_server import settings
 from precomputed_server.catalog.database import SORTS, Catalog, Query
 from precomputed_server.catalog.entries import COMPLETE, STACK, STATES, VANISHED
-from precomputed_server.catalog.indexer import Found, Hints, Indexer, catalog_path, keep, only_indexer
-from precomputed_server.catalog.watch import watching
+from precomputed_server.catalog.indexer import Found, Hints, catalog_path, only_indexer
+from precomputed_server.catalog_keeper import keep_catalog, open_indexer
 from precomputed_server.errors import Busy, InvalidInput
-from precomputed_server.files import Tree
-from precomputed_server.readers.volumes import Volumes
 
 _PAGE = 500
 
@@ -52,7 +49,7 @@ def index(root: Path | None, state: str | None, watch: bool, period: int | None)
     path = _catalog_of(chosen)
     with only_indexer(path):
         if not watch:
-            with _indexer(chosen, path) as indexer:
+            with open_indexer(chosen, path) as indexer:
                 found = indexer.scan()
             click.echo(_said(chosen.root, found, path))
             return
@@ -64,21 +61,6 @@ def index(root: Path | None, state: str | None, watch: bool, period: int | None)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         keep_catalog(chosen, path, hints)
-
-
-def keep_catalog(chosen: settings.Settings, path: Path, hints: Hints) -> None:
-    """Keep the catalog at `path` up to date until the hints are stopped; the caller holds its lock."""
-    tree = Tree(chosen.root)
-    try:
-        counter = AnnotationCounter(tree)
-        keep(
-            lambda: Indexer(tree, Volumes(tree), path, counter),
-            lambda: watching(chosen.root, hints),
-            hints,
-            chosen.index_period,
-        )
-    finally:
-        tree.close()
 
 
 @click.command("datasets", short_help="Find datasets: by words, state, type or tag.")
@@ -95,7 +77,7 @@ def datasets(query: tuple[str, ...], root: Path | None, state: str | None, as_js
     chosen = settings.load(root, {"state": state})
     path = _catalog_of(chosen)
     try:
-        with only_indexer(path), _indexer(chosen, path) as indexer:
+        with only_indexer(path), open_indexer(chosen, path) as indexer:
             indexer.scan()
     except Busy:
         pass  # a server does so all the time
@@ -131,16 +113,6 @@ def _catalog_of(chosen: settings.Settings) -> Path:
     if not chosen.root.is_dir():
         raise InvalidInput(f"{chosen.root} is not a directory; name the one that holds your datasets.")
     return catalog_path(chosen.state, chosen.root)
-
-
-@contextmanager
-def _indexer(chosen: settings.Settings, path: Path) -> Iterator[Indexer]:
-    tree = Tree(chosen.root)
-    try:
-        with closing(Indexer(tree, Volumes(tree), path, AnnotationCounter(tree))) as indexer:
-            yield indexer
-    finally:
-        tree.close()
 
 
 def _said(root: Path, found: Found, path: Path) -> str:

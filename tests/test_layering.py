@@ -39,6 +39,7 @@ MODULES = {
     "precomputed_server.cli": "assembly",
     "precomputed_server.cli_describe": "assembly",
     "precomputed_server.cli_catalog": "assembly",
+    "precomputed_server.catalog_keeper": "assembly",
     "converter": "converter",
     "annotation_store": "annotations",
     "annotation_store.web": "annotations on the web",
@@ -60,7 +61,7 @@ MAY_IMPORT = {
     "selftest": _DATA,  # from outside: nothing of the store
     "annotations": _DATA,
     "annotations on the web": _SERVING | {"annotations"},
-    "pool": _DATA | {"assembly", "annotations on the web"},
+    "pool": _DATA | {"assembly", "annotations on the web", "catalog"},
     "assembly": _SERVING | {"phantom", "converter", "annotations", "annotations on the web", "pool", "selftest"},
 }
 

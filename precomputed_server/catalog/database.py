@@ -106,7 +106,7 @@ class Catalog:
         number = _row_for(connection, entry, moment)
         values = row_of(entry)
         if number is None:
-                        made = connection.execute(
+            made = connection.execute(
                 f"INSERT INTO datasets ({', '.join(values)}, first_seen) VALUES ({_marks(values)}, ?)",
                 [*values.values(), moment],
             )
@@ -148,18 +148,22 @@ class Catalog:
     def get(self, path: str) -> dict[str, Any] | None:
         """What is known of the dataset at a path, or of the last one that lay there."""
         row = self._connection.execute(
-            "SELECT number FROM datasets WHERE path = ? ORDER BY vanished_at IS NOT NULL, vanished_at DESC LIMIT 1", [path]
+            "SELECT number FROM datasets WHERE path = ? ORDER BY vanished_at IS NOT NULL, vanished_at DESC", [path]
         ).fetchone()
         return None if row is None else self._shown([row[0]])[0]
 
     def search(self, query: Query) -> Page:
         """A page of what matches."""
+        terms = _TERM.findall(query.text)
+        if terms:
+            self._match(terms)
         where, values = _conditions(query)
         total, facets = self._facets(where, values)
         key = SORTS[query.sort]
         order = "DESC" if query.descending else "ASC"
         if query.after is not None:
-            where, values = f"{where} AND ({key}, path) {'<' if query.descending else '>'} (?, ?)", [*values, *query.after]
+            where += f" AND ({key}, path) {'<' if query.descending else '>'} (?, ?)"
+            values += query.after
         found = self._connection.execute(
             f"SELECT number, {key}, path FROM datasets {where} ORDER BY {key} {order}, path {order} LIMIT ?",
             [*values, query.limit + 1],
@@ -167,6 +171,15 @@ class Catalog:
         datasets = self._shown([row[0] for row in found[: query.limit]])
         last = found[query.limit - 1] if len(found) > query.limit else None
         return Page(datasets, total, facets, None if last is None else (last[1], last[2]))
+
+    def _match(self, terms: Sequence[str]) -> None:
+        """Keep aside, for the queries of a search, the datasets that have words beginning with each of `terms`."""
+        self._connection.execute("CREATE TEMP TABLE IF NOT EXISTS matched (number INTEGER PRIMARY KEY)")
+        self._connection.execute("DELETE FROM matched")
+        self._connection.execute(
+            "INSERT INTO matched SELECT rowid FROM datasets_fts WHERE datasets_fts MATCH ?",
+            [" AND ".join(f'"{term}"*' for term in terms)],
+        )
 
     def _shown(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Datasets by their numbers, in the same order."""
@@ -242,12 +255,8 @@ def _row_for(connection: sqlite3.Connection, entry: Entry, moment: str) -> int |
 
 
 def _conditions(query: Query) -> tuple[str, list[Any]]:
-    terms = _TERM.findall(query.text)
-    conditions: list[str] = []
+    conditions = ["number IN matched"] if _TERM.search(query.text) else []
     values: list[Any] = []
-    if terms:
-        conditions.append("number IN (SELECT rowid FROM datasets_fts WHERE datasets_fts MATCH ?)")
-        values.append(" AND ".join(f'"{term}"*' for term in terms))
     for name, wanted in (("state", query.states), ("type", query.types)):
         if wanted:
             conditions.append(f"{name} IN ({_marks(wanted)})")

@@ -1,10 +1,12 @@
-"""The pool of processes: gunicorn with aiohttp workers on one listening socket, and one that writes annotations.
+"""The pool of processes: gunicorn with aiohttp workers on one listening socket, one that writes annotations, and one
+that keeps the catalog.
 
-The writer is one more worker of the pool, so that gunicorn starts it anew, whatever ends it; it takes no requests.
+Those two are workers of the pool too, so that gunicorn starts them anew, whatever ends them; they take no requests.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -19,6 +21,8 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from annotation_store.web.writer import run_writer
+from precomputed_server.catalog.indexer import Hints
+from precomputed_server.catalog_keeper import keep_when_possible
 from precomputed_server.errors import InvalidInput
 from precomputed_server.local_state import state_of
 from precomputed_server.settings import Settings
@@ -27,17 +31,22 @@ from precomputed_server.web.app import create_app
 _HEARTBEATS = "/dev/shm"
 """Where workers show that they live: in memory, so that a slow disk never looks like a hung worker."""
 
+_APART = ("writer", "indexer")
+"""The roles that one process of the pool has each; the others serve."""
+
+_LOOK_S = 0.1
+
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 """The signals that end a process. From its fork to its first turn of the loop they wait: nobody would obey them."""
 
 
 class _Worker(GunicornUVLoopWebWorker):
-    """A process of the pool: it serves, or it writes what the others are asked to."""
+    """A process of the pool: it serves, or it has one of the roles that are apart."""
 
-    is_writer = False
+    role = ""
 
     def load_wsgi(self) -> None:
-        if self.is_writer:
+        if self.role:
             self.app.prepare()
         else:
             super().load_wsgi()
@@ -52,11 +61,22 @@ class _Worker(GunicornUVLoopWebWorker):
 
     async def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-        if not self.is_writer:
+        if not self.role:
             await super()._run()
             return
         self.booted = True
-        await run_writer(self.app.chosen, self._is_wanted)
+        if self.role == "writer":
+            await run_writer(self.app.chosen, self._is_wanted)
+        else:
+            await self._index()
+
+    async def _index(self) -> None:
+        hints = Hints()
+        keeping = asyncio.create_task(asyncio.to_thread(keep_when_possible, self.app.chosen, hints))
+        while self._is_wanted() and not keeping.done():
+            await asyncio.sleep(_LOOK_S)
+        hints.stop()
+        await keeping
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Obey at once, and not only at the next of the turns that come every second."""
@@ -64,13 +84,13 @@ class _Worker(GunicornUVLoopWebWorker):
         self._notify_waiter_done()
 
     def _is_wanted(self) -> bool:
-        """Whether the writer is to go on; tells the pool that it lives."""
+        """Whether a process that is apart is to go on; tells the pool that it lives."""
         self.notify()
         return bool(self.alive) and self.ppid == os.getppid()
 
 
 class _Roles:
-    """Which new process of the pool is to be the writer: the first of each generation, and who takes its place."""
+    """What each new process of the pool is to do: the first of a generation, and who takes their place, are apart."""
 
     def __init__(self) -> None:
         self._old: set[int] = set()
@@ -81,8 +101,8 @@ class _Roles:
 
     def pre_fork(self, arbiter: Arbiter, worker: _Worker) -> None:
         """Give a process that is about to be started its role."""
-        others = (other for pid, other in arbiter.WORKERS.items() if pid not in self._old)
-        worker.is_writer = not any(other.is_writer for other in others)
+        taken = {other.role for pid, other in arbiter.WORKERS.items() if pid not in self._old}
+        worker.role = next((role for role in _APART if role not in taken), "")
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
@@ -107,7 +127,7 @@ class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         roles = _Roles()
         values: dict[str, Any] = {
             "bind": f"fd://{self._listener.fileno()}",
-            "workers": self.chosen.workers + 1,
+            "workers": self.chosen.workers + len(_APART),
             "worker_class": _Worker,
             "pre_fork": roles.pre_fork,
             "on_reload": roles.on_reload,
