@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,11 +74,17 @@ class Indexer:
         self._catalog.close()
 
     def is_there(self) -> bool:
-        """Whether the database still lies where it was opened."""
+        """Whether the database still lies where it was opened, for others to read."""
         try:
-            return os.stat(self._path).st_ino == self._inode
-        except OSError:
+            if os.stat(self._path).st_ino != self._inode:
+                return False
+            with closing(Catalog(self._path)) as catalog:
+                catalog.last_scan()
+        except sqlite3.OperationalError:  # busy
+            return True
+        except (OSError, sqlite3.DatabaseError):
             return False
+        return True
 
     def scan(self) -> Found:
         """Go through the whole tree."""

@@ -27,7 +27,7 @@ from annotation_store.web.collections import COLLECTION_SERVICE, CollectionServi
 from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
-from precomputed_server.web import pages, tiles, viewer
+from precomputed_server.web import datasets, pages, tiles, viewer
 from precomputed_server.web.respond import problem, problem_of
 from precomputed_server.web.routes import (
     API,
@@ -35,6 +35,8 @@ from precomputed_server.web.routes import (
     CHUNK,
     COLLECTION,
     COLLECTIONS,
+    DATASET,
+    DATASETS,
     EDITS,
     EVENTS,
     EXPORT,
@@ -86,6 +88,8 @@ async def _health(request: web.Request, target: Target) -> web.StreamResponse:
 READERS: Mapping[Route, TargetHandler] = {
     INDEX: pages.index,
     API: viewer.get_api,
+    DATASETS: datasets.get_datasets,
+    DATASET: datasets.get_dataset,
     VIEWER: viewer.get_viewer,
     OPEN: viewer_link.get_open,
     STATIC: viewer.get_static,

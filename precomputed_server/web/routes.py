@@ -33,6 +33,8 @@ class Route:
 
 INDEX = Route("index", "/index.html", READ, "The page that lists the datasets; `/` answers it too.")
 API = Route("api", "/api/", READ, "This interface, to read and to try (Swagger UI); `/api/openapi.json` is its text.")
+DATASETS = Route("datasets", "/api/v1/datasets", READ, "The datasets of the catalog: search, count and sort them.")
+DATASET = Route("dataset", "/api/v1/datasets/{dataset}", READ, "What the catalog knows of a dataset.")
 VIEWER = Route("viewer", f"/{VIEWER_PATH}", READ, "Neuroglancer, when the `viewer` extra is installed.")
 OPEN = Route(
     "open",
@@ -110,6 +112,8 @@ TREE = Route("tree", "/{any path}", READ, "A file, or with a trailing `/` the li
 ROUTES = (
     INDEX,
     API,
+    DATASETS,
+    DATASET,
     VIEWER,
     OPEN,
     STATIC,
@@ -163,6 +167,7 @@ _REMEMBERED = 256
 _SESSION = re.compile(rf"~({SESSION})(\.voxel)?")
 _LITERAL = "~"
 _OPEN = "open"
+_SLASH = re.compile("%2f", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CHUNK_PATH = re.compile(r"-?[0-9]+--?[0-9]+_-?[0-9]+--?[0-9]+_-?[0-9]+--?[0-9]+(\.tiff)?")
 
@@ -206,6 +211,9 @@ def parse_target(raw_path: str) -> Target:
 
 
 def _read_target(raw_path: str) -> Target:
+    catalogued = _catalog_target(raw_path)
+    if catalogued is not None:
+        return catalogued
     segments = [_segment(text) for text in raw_path.split("/") if text]
     directory = raw_path.endswith("/")
     session, segments, literal = _take_prefixes(segments)
@@ -225,6 +233,19 @@ def _read_target(raw_path: str) -> Target:
         return Target(INDEX, "", directory, session)
     route, parts = _tree_route(segments, directory)
     return Target(route, "/".join(segments), directory, session, parts)
+
+
+def _catalog_target(raw_path: str) -> Target | None:
+    """A path of the catalog, which may have a dataset's path in one segment: there `%2F` is a slash, and `.` the root.
+
+    It is compared with what the catalog knows, and opens nothing.
+    """
+    texts = [text for text in raw_path.split("/") if text]
+    if texts[:3] != ["api", "v1", "datasets"]:
+        return None
+    rest = [part for text in texts[3:] for part in _SLASH.split(text) if part]
+    path = "/".join("." if part == "." else _segment(part) for part in rest)
+    return Target(DATASET, path) if path else Target(DATASETS, "")
 
 
 _known_target = functools.lru_cache(maxsize=8192)(_read_target)

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from precomputed_server.catalog.reading import CatalogReader
 from precomputed_server.files import Fingerprint, Tree, typed
 from precomputed_server.format.geometry import Box
 from precomputed_server.mounts import is_local, read_mounts
@@ -32,6 +33,7 @@ class State:
         self.stopping = asyncio.Event()
         self.tree = Tree(settings.root)
         self.volumes = Volumes(self.tree)
+        self.catalog = CatalogReader(settings.state, settings.root)
         self._inline = is_local(read_mounts(settings.root))
         self._verified: Recent[tuple[Fingerprint, Box, int], bool] = Recent(_VERIFIED_CHUNKS)
         self._file_pool = ThreadPoolExecutor(settings.file_threads, "files")
@@ -42,7 +44,8 @@ class State:
         """Stop the threads and give the root back."""
         self._file_pool.shutdown(cancel_futures=True)
         self._decode_pool.shutdown(cancel_futures=True)
-        self._page_pool.shutdown(cancel_futures=True)
+        self._page_pool.submit(self.catalog.close)
+        self._page_pool.shutdown()
         self.tree.close()
 
     async def near(self, function: Callable[..., Result], *given: object) -> Result:
@@ -61,7 +64,7 @@ class State:
             return await asyncio.get_running_loop().run_in_executor(self._file_pool, function, *given)
 
     async def page(self, function: Callable[..., Result], *given: object) -> Result:
-        """Call `function` in the one thread that walks the tree and renders pages; errors as `near`."""
+        """Call `function` in the one thread that asks the catalog, walks the tree, renders; errors as `near`."""
         with _typed_errors():
             return await asyncio.get_running_loop().run_in_executor(self._page_pool, function, *given)
 

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -271,3 +272,14 @@ def _truth(root: Path) -> dict[str, str]:
         else:
             states[place] = "complete" if any((info.parent / "1_1_1").iterdir()) else "incomplete"
     return states
+
+
+def test_what_comes_within_the_tick_of_the_last_look_is_found(root: Path, indexed: Indexed) -> None:
+    make_dataset(root / "first")
+    tick = time.time_ns()
+    os.utime(root, ns=(tick, tick))
+    indexed.indexer.scan()
+    make_dataset(root / "second")
+    os.utime(root, ns=(tick, tick))
+    indexed.indexer.scan()
+    assert indexed.states() == {"first": "complete", "second": "complete"}

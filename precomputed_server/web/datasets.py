@@ -1,0 +1,134 @@
+"""The catalog for programs: `/api/v1/datasets`."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from precomputed_server.catalog.database import SORTS, Query
+from precomputed_server.catalog.entries import STATES
+from precomputed_server.errors import InvalidInput, NotFound
+from precomputed_server.format.names import STATISTICS
+from precomputed_server.web.respond import NO_CACHE
+from precomputed_server.web.routes import Target
+from precomputed_server.web.state import STATE, State
+
+MOST, USUALLY = 1000, 100
+_LONGEST_QUERY = 1000
+_PARAMETERS = {"q", "state", "type", "tag", "sort", "limit", "cursor"}
+
+
+async def get_datasets(request: web.Request, target: Target) -> web.StreamResponse:
+    """The datasets that match, a page of them, with how many there are and how often each value occurs."""
+    query = _query(request)
+    state = request.app[STATE]
+    page = await state.page(state.catalog.search, query)
+    return _json(
+        {
+            "total": page.total,
+            "datasets": page.datasets,
+            "facets": page.facets,
+            "next": None if page.next is None else _cursor(query, page.next),
+        }
+    )
+
+
+async def get_dataset(request: web.Request, target: Target) -> web.StreamResponse:
+    """What is known of one dataset, or with `/histogram` behind it the values of its voxels."""
+    state = request.app[STATE]
+    found, rest = await state.page(_found, state, target.path)
+    if rest == "histogram":
+        return _json({"channels": await state.page(_histogram, state, found)})
+    return _json(found)
+
+
+def _found(state: State, path: str) -> tuple[dict[str, Any], str]:
+    """The dataset that a path names, as it is or but for its last segment, and that segment."""
+    for place, rest in ((path, ""), _parted(path)):
+        if rest in _SUFFIXES:
+            found = state.catalog.get("" if place == "." else place)
+            if found is not None:
+                return found, rest
+    raise NotFound(f"The catalog has no dataset {path or '.'}.")
+
+
+_SUFFIXES = ("", "histogram")
+
+
+def _parted(path: str) -> tuple[str, str]:
+    place, _, rest = path.rpartition("/")
+    return place, rest
+
+
+def _histogram(state: State, dataset: dict[str, Any]) -> list[dict[str, Any]]:
+    """The range and histogram of each channel of the first layer."""
+    layers = dataset["layers"]
+    parts = ("" if dataset["path"] == "." else dataset["path"], layers[0]["path"] if layers else "", STATISTICS)
+    try:
+        members = json.loads(state.tree.read("/".join(part for part in parts if part)))
+        channels = members["channels"]
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError) as error:
+        raise NotFound(f"{dataset['path']} has no statistics; they are made by a conversion.") from error
+    if not isinstance(channels, list):
+        raise NotFound(f"{dataset['path']} has no histogram: labels are counted, not measured.")
+    return channels
+
+
+def _query(request: web.Request) -> Query:
+    """The search that a request asks for; raises InvalidInput naming what is wrong."""
+    given = request.query
+    unknown = set(given) - _PARAMETERS
+    if unknown:
+        raise InvalidInput(f"{sorted(unknown)[0]!r} is no parameter; use {', '.join(sorted(_PARAMETERS))}.")
+    sort = given.get("sort", "path")
+    descending, name = sort.startswith("-"), sort.removeprefix("-")
+    if name not in SORTS:
+        raise InvalidInput(f"sort is {', '.join(SORTS)}, with - before it for the other direction; not {sort!r}.")
+    states = tuple(given.getall("state", ()))
+    strange = next((each for each in states if each not in STATES), None)
+    if strange is not None:
+        raise InvalidInput(f"state is one of {', '.join(STATES)}; not {strange!r}.")
+    text = given.get("q", "")
+    if len(text) > _LONGEST_QUERY:
+        raise InvalidInput(f"q has more than {_LONGEST_QUERY} characters.")
+    return Query(
+        text,
+        states,
+        tuple(given.getall("type", ())),
+        tuple(given.getall("tag", ())),
+        name,
+        descending,
+        _limit(given.get("limit", str(USUALLY))),
+        _position(given.get("cursor"), sort),
+    )
+
+
+def _limit(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MOST:
+        raise InvalidInput(f"limit is a whole number from 1 to {MOST}; not {text[:40]!r}.")
+    return int(text)
+
+
+def _cursor(query: Query, position: tuple[Any, str]) -> str:
+    sort = f"-{query.sort}" if query.descending else query.sort
+    return base64.urlsafe_b64encode(orjson.dumps([sort, *position])).decode()
+
+
+def _position(cursor: str | None, sort: str) -> tuple[Any, str] | None:
+    if cursor is None:
+        return None
+    try:
+        made_for, key, path = orjson.loads(base64.urlsafe_b64decode(cursor))
+    except (ValueError, TypeError):
+        made_for = key = path = None
+    if made_for != sort or not isinstance(key, (str, int)) or not isinstance(path, str):
+        raise InvalidInput("cursor is the `next` of an answer to the same search; begin without it.")
+    return key, path
+
+
+def _json(body: Any) -> web.Response:  # noqa: ANN401
+    return web.Response(body=orjson.dumps(body), content_type="application/json", headers={"Cache-Control": NO_CACHE})
