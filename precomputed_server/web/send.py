@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from precomputed_server.errors import PrecomputedError, Unreadable
-from precomputed_server.readers.chunks import Chunk
+from precomputed_server.readers.base import Chunk
 from precomputed_server.readers.compression import inflate
-from precomputed_server.readers.stored import IDENTITY, TIFF, Stored
+from precomputed_server.readers.stored import CODED, IDENTITY, Stored
 from precomputed_server.web.respond import NO_CACHE, VARY, accepts, check_preconditions, quoted, requested_range
 from precomputed_server.web.state import STATE, State
 
@@ -88,7 +88,7 @@ async def send_stored(
     state = request.app[STATE]
     if stored.encoding == IDENTITY:
         return await _send_as_it_lies(request, stored, described)
-    if stored.encoding == TIFF or "Range" in request.headers or not accepts(request, stored.encoding):
+    if stored.encoding == CODED or "Range" in request.headers or not accepts(request, stored.encoding):
         if check_preconditions(request, described.etag):
             return web.Response(status=304, headers=_of_unchanged(described.headers()))
         return await send_bytes(request, await _decoded(state, stored, chunk), described)

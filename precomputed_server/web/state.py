@@ -13,7 +13,7 @@ from aiohttp import web
 from precomputed_server.files import Fingerprint, Tree, typed
 from precomputed_server.format.geometry import Box
 from precomputed_server.mounts import is_local, read_mounts
-from precomputed_server.readers.chunks import Chunk
+from precomputed_server.readers.base import Chunk
 from precomputed_server.readers.volumes import Volumes
 from precomputed_server.recent import Recent
 from precomputed_server.settings import Settings
