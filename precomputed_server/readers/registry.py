@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from precomputed_server.files import Tree
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.info import ScaleInfo
+from precomputed_server.readers import blockfs
 from precomputed_server.readers.base import Chunk, ChunkReader, Place
 from precomputed_server.readers.per_file import PerFile
 from precomputed_server.readers.source import Directory
@@ -20,6 +21,10 @@ def layouts(place: Place, *, cached: bool = False) -> Iterator[ChunkReader]:
     `Source.open` does.
     """
     yield PerFile(place)
+    for found in (blockfs.found,):
+        reader = found(place, cached=cached)
+        if reader is not None:
+            yield reader
 
 
 def place_of(tree: Tree, volumes: Volumes, volume: Volume, scale: ScaleInfo) -> Place:
