@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from precomputed_server.files import Tree
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.info import ScaleInfo
-from precomputed_server.readers import blockfs
+from precomputed_server.readers import blockfs, zarr
 from precomputed_server.readers.base import Chunk, ChunkReader, Place
 from precomputed_server.readers.per_file import PerFile
 from precomputed_server.readers.source import Directory
@@ -21,7 +21,7 @@ def layouts(place: Place, *, cached: bool = False) -> Iterator[ChunkReader]:
     `Source.open` does.
     """
     yield PerFile(place)
-    for found in (blockfs.found,):
+    for found in (blockfs.found, zarr.found):
         reader = found(place, cached=cached)
         if reader is not None:
             yield reader
