@@ -10,6 +10,7 @@ from precomputed_server.format.info import ScaleInfo
 from precomputed_server.readers import blockfs, zarr
 from precomputed_server.readers.base import Chunk, ChunkReader, Place
 from precomputed_server.readers.per_file import PerFile
+from precomputed_server.readers.sharded import Sharded
 from precomputed_server.readers.source import Directory
 from precomputed_server.readers.volumes import Volume, Volumes
 
@@ -20,6 +21,9 @@ def layouts(place: Place, *, cached: bool = False) -> Iterator[ChunkReader]:
     Files of single chunks come first, so that what is most frequent costs no look at anything else. Raises as
     `Source.open` does.
     """
+    if place.scale.other.get("sharding") is not None:
+        yield Sharded.of(place)
+        return
     yield PerFile(place)
     for found in (blockfs.found, zarr.found):
         reader = found(place, cached=cached)
