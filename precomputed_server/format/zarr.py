@@ -16,8 +16,9 @@ import numpy as np
 from precomputed_server.errors import Unreadable
 
 ARRAY_METADATA = ".zarray"
-METADATA_NAMES = frozenset({ARRAY_METADATA, ".zattrs", ".zgroup", ".zmetadata"})
-"""The names beginning with a dot that readers of zarr ask for."""
+GROUP_METADATA = ".zgroup"
+METADATA_NAMES = frozenset({ARRAY_METADATA, GROUP_METADATA, ".zattrs"})
+"""The names beginning with a dot by which readers find arrays and groups."""
 
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf, None: 0}
 _MAXIMUM_DIMENSIONS = 5

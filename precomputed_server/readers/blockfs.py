@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from precomputed_server.format.blockfs import (
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.grid import cells_overlapping, count_overlapping, whole_cell_box
 from precomputed_server.readers.base import Place
-from precomputed_server.readers.compression import unpack
+from precomputed_server.readers.compression import blosc_length, unpack
 from precomputed_server.readers.padded import Padded, Piece, check_raw
 from precomputed_server.readers.stored import CODED, Stored
 
@@ -92,10 +91,17 @@ class _Blocks:
         return replace(stored, offset=offset, length=length)
 
     def decode(self, data: bytes, piece: Piece) -> NDArray[Any]:
-        """The voxels of a whole block."""
+        """The voxels of a whole block; at the volume's end some writers fill it up, and others do not."""
         dtype = self.place.info.dtype
-        length = prod(piece.shape) * dtype.itemsize
-        return np.frombuffer(unpack("blosc", data, length), dtype).reshape(piece.shape)
+        inside = piece.box.clipped(self.place.scale.bounds)
+        x, y, z = inside.size
+        if blosc_length(data) != inside.voxels * dtype.itemsize:
+            content = unpack("blosc", data, piece.box.voxels * dtype.itemsize)
+            return np.frombuffer(content, dtype).reshape(piece.shape)
+        content = unpack("blosc", data, inside.voxels * dtype.itemsize)
+        voxels = np.zeros(piece.shape, dtype)
+        voxels[inside.within(piece.box)] = np.frombuffer(content, dtype).reshape(1, z, y, x)
+        return voxels
 
     def _look_up(self, number: int, *, cached: bool) -> tuple[int, int]:
         start, length = self.directory.entry(number), self.directory.entry_bytes

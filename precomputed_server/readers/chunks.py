@@ -21,16 +21,20 @@ MAXIMUM_CHUNK_BYTES = 1 << 30
 
 
 def find_chunk(tree: Tree, volumes: Volumes, path: str, *, cached: bool = False) -> Chunk | None:
-    """The chunk that `path` names, with or without `.tiff`, when it lies in a scale of a volume; else None.
+    """The chunk that `path` names, with or without `.tiff`; None when that is no cell of a scale of a volume.
 
-    Raises Unreadable for what is there and cannot be a chunk, BlockingIOError as `Tree.open` does with `cached`.
+    Raises NotFound for a cell of which nothing is stored, Unreadable for what is there and cannot be a chunk,
+    BlockingIOError as `Tree.open` does with `cached`.
     """
     directory, _, leaf = path.rpartition("/")
     box = parse_chunk_name(leaf.removesuffix(CHUNK_TIFF_SUFFIX))
     found = None if box is None else volumes.scale_at(directory, cached=cached)
     if box is None or found is None or not is_cell(found[1], box):
         return None
-    return find_cell(place_of(tree, volumes, *found), box, cached=cached)
+    chunk = find_cell(place_of(tree, volumes, *found), box, cached=cached)
+    if chunk is None:
+        raise NotFound("Nothing is stored for this chunk.")
+    return chunk
 
 
 def scale_place(tree: Tree, volumes: Volumes, directory: str) -> Place:

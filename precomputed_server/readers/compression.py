@@ -75,6 +75,13 @@ def unpack(codec: str, data: bytes, length: int) -> bytes:
     return unpacked
 
 
+def blosc_length(data: bytes) -> int:
+    """How many bytes a blosc frame says that it holds; raises Unreadable when it is too short to say so."""
+    if len(data) < _BLOSC_HEADER.size:
+        raise Unreadable("the blosc stream is damaged.")
+    return int(_BLOSC_HEADER.unpack_from(data)[4])
+
+
 def _unblosc(data: bytes, length: int) -> bytes:
     # The library believes the header, so what that says is compared first.
     *_, content, _block, whole = _BLOSC_HEADER.unpack_from(data)

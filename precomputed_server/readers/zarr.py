@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precomputed_server.errors import Unreadable
-from precomputed_server.files import Fingerprint
+from precomputed_server.files import Fingerprint, Tree
 from precomputed_server.format.geometry import Box, Vector
 from precomputed_server.format.grid import cells_overlapping, count_overlapping, whole_cell_box
-from precomputed_server.format.zarr import ARRAY_METADATA, ArrayMetadata
+from precomputed_server.format.zarr import ARRAY_METADATA, GROUP_METADATA, ArrayMetadata
 from precomputed_server.readers.base import Place
 from precomputed_server.readers.compression import inflate, unpack
 from precomputed_server.readers.padded import Padded, Piece, check_raw
-from precomputed_server.readers.stored import CODED, IDENTITY, Stored
+from precomputed_server.readers.stored import CODED, IDENTITY, Stored, open_stored
+from precomputed_server.readers.volumes import Volumes
 
 _MAXIMUM_METADATA = 1 << 20
 _VALUE_BYTES = 1000
@@ -51,6 +53,19 @@ def found(place: Place, *, cached: bool = False) -> Padded | None:
     check_raw(place, "a zarr array")
     _check(array, place)
     return Padded(place, _ArrayChunks(place, array, stored.fingerprint))
+
+
+def describes(tree: Tree, volumes: Volumes, path: str, *, cached: bool = False) -> bool:
+    """Whether a file of METADATA_NAMES lies in the directory of an array, of a group or of a volume.
+
+    Raises as `open_stored` and `Volumes.at` do.
+    """
+    directory = path.rpartition("/")[0]
+    for name in (GROUP_METADATA, ARRAY_METADATA):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            open_stored(tree, f"{directory}/{name}" if directory else name, cached=cached).close()
+            return True
+    return volumes.at(directory, cached=cached) is not None
 
 
 def _check(array: ArrayMetadata, place: Place) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from precomputed_server.errors import PrecomputedError, Unreadable
+from precomputed_server.format.zarr import METADATA_NAMES
 from precomputed_server.readers.base import Chunk
 from precomputed_server.readers.compression import inflate
 from precomputed_server.readers.stored import CODED, IDENTITY, Stored
@@ -24,7 +25,7 @@ _APART = 1 << 16
 """Bytes from which head and body are handed over one after the other: joining them would copy the body."""
 
 _BINARY = "application/octet-stream"
-_TEXT_NAMES = {"info": "application/json", "provenance": "application/json"}
+_TEXT_NAMES = dict.fromkeys(("info", "provenance", *METADATA_NAMES), "application/json")
 
 
 @dataclass(frozen=True)

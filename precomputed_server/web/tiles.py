@@ -9,6 +9,7 @@ from aiohttp import web
 from precomputed_server.errors import NotFound
 from precomputed_server.readers.chunks import find_chunk
 from precomputed_server.readers.stored import IDENTITY, find_stored
+from precomputed_server.readers.zarr import describes
 from precomputed_server.web.pages import listing
 from precomputed_server.web.respond import NO_CACHE
 from precomputed_server.web.routes import Target
@@ -42,6 +43,8 @@ async def get_file(request: web.Request, target: Target) -> web.StreamResponse:
         voxels = await _voxel_info(request, target.path)
         if voxels is not None:
             return voxels
+    if name.startswith(".") and not await state.near(describes, state.tree, state.volumes, target.path):
+        raise NotFound("Names that begin with a dot are not served.")
     try:
         stored = await state.near(find_stored, state.tree, target.path)
     except IsADirectoryError:

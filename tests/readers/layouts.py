@@ -119,8 +119,10 @@ def _pages(directory: Path, made: Phantom, byteorder: ByteOrder, **options: Any)
                 writer.write(plane, contiguous=False, metadata=None, photometric="minisblack", **options)
 
 
-def _block_fs(directory: Path, made: Phantom, block: Vector = CHUNK, files: int = 2) -> None:
-    """The names of the files are those of another machine; blocks are as long as the table has bits for."""
+def _block_fs(
+    directory: Path, made: Phantom, block: Vector = CHUNK, files: int = 2, *, filled_up: bool = False
+) -> None:
+    """With file names of another machine; blocks at the volume's end end with it, unless they are `filled_up`."""
     scale = made.info.scales[0]
     level = directory / KEY
     level.mkdir(parents=True)
@@ -132,7 +134,11 @@ def _block_fs(directory: Path, made: Phantom, block: Vector = CHUNK, files: int 
         low = tuple(offset + place * step for offset, place, step in zip(OFFSET, cell, block, strict=True))
         whole = Box((low[0], low[1], low[2]), (low[0] + block[0], low[1] + block[1], low[2] + block[2]))
         content = contents[number % files]
-        frame = b"" if cell == ABSENT and block == CHUNK else _blosc(made.part(whole))
+        frame = (
+            b""
+            if cell == ABSENT and block == CHUNK
+            else _blosc(made.part(whole if filled_up else whole.clipped(scale.bounds)))
+        )
         table += (len(content) | len(frame) << 33).to_bytes(8, "little")[:7]
         content += frame
     sizes = zip("XYZ", block, SIZE, (1, grid[0], grid[0] * grid[1]), strict=True)
@@ -240,6 +246,7 @@ LAYOUTS: Mapping[str, Layout] = {
     ),
     "pages_lzw_tiles": Layout(partial(_pages, byteorder="<", compression="lzw", tile=(16, 16))),
     "blockfs": Layout(_block_fs, channels=1),
+    "blockfs_filled_up": Layout(partial(_block_fs, filled_up=True), channels=1),
     "blockfs_other_blocks": Layout(partial(_block_fs, block=(20, 8, 3), files=3), channels=1),
     "zarr": Layout(partial(_zarr, compressor=_BLOSC, dimension_separator="/")),
     "zarr_none": Layout(partial(_zarr, compressor=None, dimension_separator=".")),

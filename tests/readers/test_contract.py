@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precomputed_server.errors import Unreadable
+from precomputed_server.errors import Busy, NotFound, Unreadable
 from precomputed_server.files import Tree
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.grid import cell_box, cells
@@ -40,9 +41,11 @@ class Reading:
 
     def chunk(self, box: Box, suffix: str = "") -> np.ndarray[Any, Any] | None:
         """The voxels of a chunk; None where it is absent."""
-        found = find_chunk(self.tree, self.volumes, f"brain/{KEY}/{chunk_name(box)}{suffix}")
-        if found is None:
+        try:
+            found = find_chunk(self.tree, self.volumes, f"brain/{KEY}/{chunk_name(box)}{suffix}")
+        except NotFound:
             return None
+        assert found is not None
         with found.stored:
             data = found.decode(LIMIT)
         return voxels_of(data, scale_place(self.tree, self.volumes, f"brain/{KEY}"), box)
@@ -166,3 +169,14 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
                 seen.chunk(cell_box(seen.scale, cell))
         assert len(list(Path("/proc/self/fd").iterdir())) == before
         seen.tree.close()
+
+
+def test_cells_that_change_between_the_look_and_the_reading_are_not_mixed(reading: Read) -> None:
+    """What a chunk was put together from would not be what its version says."""
+    seen = reading("zarr_small_chunks")
+    box = cell_box(seen.scale, (0, 0, 0))
+    found = find_chunk(seen.tree, seen.volumes, f"brain/{KEY}/{chunk_name(box)}")
+    assert found is not None
+    os.utime(seen.level / "0.0.0", ns=(1, 1))
+    with found.stored, pytest.raises(Busy):
+        found.decode(LIMIT)
