@@ -37,7 +37,7 @@ SIZE: Vector = (43, 37, 11)
 ABSENT: Vector = (1, 0, 0)
 """The cell that no layout stores."""
 
-_RESOLUTION = (4.0, 5.0, 40.0)
+RESOLUTION_NM = (4.0, 4.0, 40.0)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Phantom:
     def info(self) -> VolumeInfo:
         """The volume, of one scale."""
         other = {"compressed_segmentation_block_size": [8, 8, 8]} if self.encoding != "raw" else {}
-        scale = ScaleInfo(KEY, SIZE, _RESOLUTION, (CHUNK,), OFFSET, self.encoding, other)
+        scale = ScaleInfo(KEY, SIZE, RESOLUTION_NM, (CHUNK,), OFFSET, self.encoding, other)
         labels = self.encoding == "compressed_segmentation"
         kind = "segmentation" if labels else "image"
         return VolumeInfo(self.voxels.dtype.name, len(self.voxels), (scale,), kind)
@@ -207,7 +207,7 @@ def _sharded(directory: Path, made: Phantom, sharding: Sharding) -> None:
         "key": KEY,
         "size": SIZE,
         "voxel_offset": OFFSET,
-        "resolution": _RESOLUTION,
+        "resolution": RESOLUTION_NM,
         "chunk_size": CHUNK,
         "encoding": made.encoding,
         "sharding": sharding.to_json(),
