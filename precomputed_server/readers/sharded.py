@@ -32,7 +32,9 @@ from precomputed_server.readers.stored import IDENTITY, Stored
 _AT_ONCE = 1 << 16
 """Bytes of an index up to which it is read without leaving the event loop."""
 
-_LONGEST_INDEX = 256 << 20
+_LONGEST_INDEX = 16 << 20
+"""Of the index of one part of a shard: 700,000 chunks."""
+
 _STREAM_BYTES = 1 << 10
 """What a compressed index may have more than a plain one."""
 

@@ -121,6 +121,11 @@ def jpeg_page(level: Path) -> None:
     tifffile.imwrite(level / f"{NAME}.tiff", np.zeros((16, 16), np.uint8), compression="jpeg")
 
 
+def large_chunks(level: Path) -> None:
+    (level / "0.0.0").write_bytes(zlib.compress(BOMB, 9))
+    changed_json(level / ".zarray", chunks=[1 << 12] * 3)
+
+
 def long_index(level: Path) -> None:
     """A file with a hole, of which the index is to be two gigabytes."""
     path = level / "0.shard"
@@ -130,12 +135,13 @@ def long_index(level: Path) -> None:
 
 
 def gzip_index(level: Path) -> None:
-    """An index that inflates to more than all chunks of the scale take in it."""
+    """Of a scale of so many chunks that their index might be long, an index that inflates to far more."""
+    info = json.loads((level.parent / "info").read_text())
+    info["scales"][0]["size"] = [160_000, 160_000, 8]
+    (level.parent / "info").write_text(json.dumps(info))
     packed = gzip.compress(BOMB, 9)
-    for path in level.glob("*.shard"):
-        content = path.read_bytes()
-        place = struct.pack("<QQ", len(content) - 32, len(content) - 32 + len(packed))
-        path.write_bytes(2 * place + content[32:] + packed)
+    for shard in range(4):
+        (level / f"{shard}.shard").write_bytes(2 * struct.pack("<QQ", 0, len(packed)) + packed)
 
 
 def listed_outside(level: Path) -> None:
@@ -181,6 +187,7 @@ BOMBS: dict[str, tuple[str, Plant]] = {
     "zarr: a stream": ("zarr_zlib", lambda level: (level / "0.0.0").write_bytes(zlib.compress(BOMB, 9))),
     "zarr: lz4": ("zarr_lz4", lambda level: changed_bytes(level / "0.0.0", 0, struct.pack("<I", (1 << 31) - 1))),
     "zarr: chunks": ("zarr", lambda level: changed_json(level / ".zarray", chunks=[1 << 40] * 3)),
+    "zarr: a stream of large chunks": ("zarr_zlib", large_chunks),
     "zarr: metadata": ("zarr", lambda level: sparse(level / ".zarray")),
     "shard: a long index": ("sharded", long_index),
     "shard: an index that inflates": ("sharded_gzip", gzip_index),
@@ -190,9 +197,9 @@ BOMBS: dict[str, tuple[str, Plant]] = {
 
 
 def sparse(path: Path) -> None:
-    """Make the file two gigabytes, most of it a hole."""
+    """Make the file longer than it may be, but not than a server decodes, by a hole."""
     with path.open("r+b") as file:
-        file.truncate(2 << 30)
+        file.truncate(200 << 20)
 
 
 @pytest.mark.parametrize("bomb", BOMBS)

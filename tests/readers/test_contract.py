@@ -160,15 +160,26 @@ def damaged(sound: bytes, damage: str) -> bytes:
     return bytes(broken)
 
 
-def test_nothing_is_left_open(tmp_path: Path) -> None:
-    for layout in LAYOUTS:
-        seen = Reading(tmp_path / layout, layout)
-        before = len(list(Path("/proc/self/fd").iterdir()))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_no_file_is_left_open(layout: str, reading: Read) -> None:
+    seen = reading(layout)
+    before = open_files()
+    for damage in ("", "cut", "empty"):
+        for path in (each for each in seen.level.rglob("*") if each.is_file()):
+            path.write_bytes(damaged(path.read_bytes(), damage) if damage else path.read_bytes())
         for cell in cells(seen.scale):
             with suppress(Unreadable):
                 seen.chunk(cell_box(seen.scale, cell))
-        assert len(list(Path("/proc/self/fd").iterdir())) == before
-        seen.tree.close()
+    assert open_files() == before
+
+
+def open_files() -> set[str]:
+    """What this process has open beneath the directories of tests."""
+    found = set()
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.add(f"{each.name} {os.readlink(each)}")
+    return {text for text in found if "brain" in text}
 
 
 def test_cells_that_change_between_the_look_and_the_reading_are_not_mixed(reading: Read) -> None:
