@@ -66,8 +66,12 @@ def cell_at(scale: ScaleInfo, start: Vector, chunk_size: Vector | None = None) -
 
 def is_cell(scale: ScaleInfo, box: Box) -> bool:
     """Whether `box` is exactly one cell of the grid of one of the scale's chunk sizes."""
-    for step in scale.chunk_sizes:
-        cell = cell_at(scale, box.start, step)
-        if min(cell) >= 0 and cell_box(scale, cell, step) == box:
-            return True
-    return False
+    return any(
+        all(
+            low >= offset and (low - offset) % length == 0 and high == min(low + length, offset + extent) > low
+            for low, high, offset, extent, length in zip(
+                box.start, box.stop, scale.voxel_offset, scale.size, step, strict=True
+            )
+        )
+        for step in scale.chunk_sizes
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from precomputed_server.errors import Unreadable
 from precomputed_server.format.geometry import Box
@@ -50,7 +50,7 @@ def checked(stored: Stored, place: Place, box: Box) -> Stored:
     if stored.encoding == IDENTITY and stored.length != expected:
         stored.close()
         raise Unreadable(f"the chunk has {stored.length} bytes where info says {expected}.")
-    return replace(stored, decoded_bytes=expected)
+    return Stored(stored.descriptor, stored.fingerprint, stored.offset, stored.length, stored.encoding, expected)
 
 
 def inflated(stored: Stored, place: Place, box: Box, limit: int) -> bytes:

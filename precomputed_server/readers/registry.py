@@ -14,6 +14,9 @@ from precomputed_server.readers.sharded import Sharded
 from precomputed_server.readers.source import Directory
 from precomputed_server.readers.volumes import Volume, Volumes
 
+_WHOLE = -1
+"""Of a key of `Indices`: not a part of a file, but the scale."""
+
 
 def layouts(place: Place, *, cached: bool = False) -> Iterator[ChunkReader]:
     """The layouts in which a chunk of the scale may lie, in the order in which they are asked.
@@ -32,9 +35,13 @@ def layouts(place: Place, *, cached: bool = False) -> Iterator[ChunkReader]:
 
 
 def place_of(tree: Tree, volumes: Volumes, volume: Volume, scale: ScaleInfo) -> Place:
-    """A scale in its directory."""
+    """A scale in its directory; made once for each state of `info`."""
     directory = f"{volume.path}/{scale.key}" if volume.path else scale.key
-    return Place(Directory(tree, directory), volume.info, scale, volumes.indices)
+
+    def make() -> tuple[Place, int]:
+        return Place(Directory(tree, directory), volume.info, scale, volumes.indices), 0
+
+    return volumes.indices.of((directory, _WHOLE), volume.fingerprint, make)
 
 
 def find_cell(place: Place, box: Box, *, cached: bool = False) -> Chunk | None:
