@@ -8,6 +8,7 @@ Source: https://github.com/chunglabmit/blockfs
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ DIRECTORY_NAME = "precomputed.blockfs"
 _MARK = b"BlockFS\0"
 _NUMBERS = struct.Struct("<II")
 PREFIX_BYTES = len(_MARK) + _NUMBERS.size
+_TYPES = re.compile("u?int(8|16|32|64)|float(32|64)|[<|]?[uif][1248]")
 _MAXIMUM_METADATA = 16 << 20
 
 
@@ -79,7 +81,7 @@ def parse_directory(prefix: bytes, metadata: bytes) -> BlockDirectory:
             block_size=_vector(members, "BlockSize", 1),
             extent=_vector(members, "Extent", 1),
             strides=_vector(members, "Stride", 0),
-            dtype=np.dtype(members["DType"]),
+            dtype=_dtype(members["DType"]),
             offset_bits=offset_bits,
             size_bits=size_bits,
             table=table,
@@ -106,6 +108,12 @@ def _number(members: Mapping[str, Any], name: str, minimum: int, maximum: int) -
     if type(value) is not int or not minimum <= value <= maximum:
         raise ValueError(name)
     return value
+
+
+def _dtype(name: object) -> np.dtype[Any]:
+    if not isinstance(name, str) or not _TYPES.fullmatch(name):
+        raise ValueError("DType")
+    return np.dtype(name)
 
 
 def _file_names(paths: object) -> tuple[str, ...]:

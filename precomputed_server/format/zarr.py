@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ METADATA_NAMES = frozenset({ARRAY_METADATA, GROUP_METADATA, ".zattrs"})
 """The names beginning with a dot by which readers find arrays and groups."""
 
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf, None: 0}
+_NUMBERS = re.compile("[<>|][uif][1248]")
 _MAXIMUM_DIMENSIONS = 5
 
 
@@ -50,7 +52,7 @@ class ArrayMetadata:
             read = cls(
                 shape=_lengths(members["shape"], 0),
                 chunks=_lengths(members["chunks"], 1),
-                dtype=np.dtype(_text(members["dtype"])),
+                dtype=_dtype(_text(members["dtype"])),
                 compressor=_compressor(members["compressor"]),
                 fill_value=_fill_value(members.get("fill_value")),
                 order=_one_of(members["order"], "C", "F"),
@@ -75,6 +77,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
+
+
+def _dtype(text: str) -> np.dtype[Any]:
+    if not _NUMBERS.fullmatch(text):
+        raise ValueError(text)
+    return np.dtype(text)
 
 
 def _one_of(value: object, *allowed: str) -> str:

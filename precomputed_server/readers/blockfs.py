@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,8 @@ from precomputed_server.readers.padded import Padded, Piece, check_raw
 from precomputed_server.readers.stored import CODED, Stored
 
 _VALUE_BYTES = 200
+_AT_ONCE = 1 << 16
+"""Bytes of metadata up to which they are read without leaving the event loop."""
 
 
 def found(place: Place, *, cached: bool = False) -> Padded | None:
@@ -38,6 +41,8 @@ def found(place: Place, *, cached: bool = False) -> Padded | None:
     def read() -> tuple[BlockDirectory, int]:
         prefix = bytes(stored.read(0, min(PREFIX_BYTES, stored.length), cached=cached))
         length = metadata_bytes(prefix, stored.length)
+        if cached and length > _AT_ONCE:
+            raise BlockingIOError(errno.EAGAIN, "reading this takes too long here")
         metadata = bytes(stored.read(PREFIX_BYTES, length, cached=cached))
         return parse_directory(prefix, metadata), length + _VALUE_BYTES
 

@@ -29,7 +29,7 @@ from precomputed_server.readers.compression import inflate
 from precomputed_server.readers.per_file import checked, inflated
 from precomputed_server.readers.stored import IDENTITY, Stored
 
-_AT_ONCE = 1 << 16
+_AT_ONCE = 1 << 13
 """Bytes of an index up to which it is read without leaving the event loop."""
 
 _LONGEST_INDEX = 16 << 20

@@ -78,8 +78,17 @@ def _check(array: ArrayMetadata, place: Place) -> None:
         raise Unreadable("the chunks of the zarr array hold several points in time, which are not read.")
     if array.dtype.newbyteorder("<") != place.info.dtype:
         raise Unreadable(f"the zarr array holds {array.dtype} where info says {place.info.data_type}.")
+    if not _is_voxel(array.fill_value, array.dtype):
+        raise Unreadable(f"the fill value {array.fill_value} of the zarr array is none of {place.info.data_type}.")
     if array.compressor is not None and array.compressor["id"] not in (*_CONTENT_ENCODINGS, *_PACKED):
         raise Unreadable(f"the zarr array is compressed by {array.compressor['id']}, which is not read.")
+
+
+def _is_voxel(value: float, dtype: np.dtype[Any]) -> bool:
+    if dtype.kind == "f":
+        return True
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= value <= limits.max) and value == int(value)
 
 
 @dataclass(frozen=True)

@@ -256,6 +256,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "zarr_bz2": Layout(partial(_zarr, compressor={"id": "bz2", "level": 1})),
     "zarr_lz4": Layout(_zarr_lz4),
     "zarr_big_endian": Layout(partial(_zarr, compressor=_BLOSC, byteorder=">")),
+    "zarr_big_endian_zlib": Layout(partial(_zarr, compressor={"id": "zlib", "level": 1}, byteorder=">")),
     "zarr_fortran": Layout(partial(_zarr, compressor={"id": "zlib", "level": 1}, order="F")),
     "zarr_small_chunks": Layout(partial(_zarr, compressor=_BLOSC, chunks=(3, 7, 10))),
     "zarr_large_chunks": Layout(partial(_zarr, compressor=_BLOSC, chunks=(20, 64, 64))),

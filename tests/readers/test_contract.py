@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -171,6 +172,20 @@ def test_no_file_is_left_open(layout: str, reading: Read) -> None:
             with suppress(Unreadable):
                 seen.chunk(cell_box(seen.scale, cell))
     assert open_files() == before
+
+
+def test_a_directory_in_the_place_of_a_cell_is_damage_and_a_file_in_that_of_a_directory_is_absence(
+    reading: Read,
+) -> None:
+    seen = reading("zarr")
+    box = cell_box(seen.scale, (0, 0, 0))
+    (seen.level / "0/0/0").unlink()
+    (seen.level / "0/0/0").mkdir()
+    with pytest.raises(Unreadable):
+        seen.chunk(box)
+    shutil.rmtree(seen.level / "0")
+    (seen.level / "0").write_bytes(b"")
+    assert seen.chunk(box) is None
 
 
 def open_files() -> set[str]:
