@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any
 
@@ -22,10 +22,12 @@ from annotation_store.web.writer import run_writer
 from precomputed_server.errors import InvalidInput
 from precomputed_server.local_state import state_of
 from precomputed_server.settings import Settings
-from precomputed_server.web.app import create_app
+from precomputed_server.web.app import create_app, create_runner
 
 _HEARTBEATS = "/dev/shm"
 """Where workers show that they live: in memory, so that a slow disk never looks like a hung worker."""
+
+_KEEPALIVE_S, _GRACEFUL_S = 75, 8
 
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 """The signals that end a process. From its fork to its first turn of the loop they wait: nobody would obey them."""
@@ -113,8 +115,7 @@ class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "on_reload": roles.on_reload,
             "worker_tmp_dir": _HEARTBEATS if os.access(_HEARTBEATS, os.W_OK) else None,
             "timeout": self.chosen.timeout,
-            "graceful_timeout": 8,
-            "keepalive": 75,
+            "graceful_timeout": _GRACEFUL_S,
             "control_socket_disable": True,
             "loglevel": "warning",
             "when_ready": lambda _: self._ready(),
@@ -131,9 +132,15 @@ class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def run(self) -> None:
         _Arbiter(self).run()
 
-    def load(self) -> web.Application:
+    def load(self) -> Callable[[], Awaitable[web.AppRunner]]:
+        """What the worker awaits once it has a loop: the application, and how it is run."""
         self.prepare()
-        return create_app(self.chosen, writer_apart=True)
+        app = create_app(self.chosen, writer_apart=True)
+
+        async def runner() -> web.AppRunner:
+            return create_runner(app, keepalive_timeout=_KEEPALIVE_S, shutdown_timeout=_GRACEFUL_S / 100 * 95)
+
+        return runner
 
 
 def serve(settings: Settings, listener: socket.socket, ready: Callable[[str], None]) -> None:

@@ -18,7 +18,7 @@ from precomputed_server.web.state import STATE, State
 
 logger = logging.getLogger("precomputed_server")
 
-_AT_ONCE = 1 << 20
+AT_ONCE = 1 << 20
 """Bytes up to which a file is sent in one piece; a longer one is read and sent piece by piece."""
 
 _APART = 1 << 16
@@ -41,6 +41,19 @@ class Described:
     cache_control: str = NO_CACHE
     varies: bool = False
     sandboxed: bool = False
+
+    @classmethod
+    def of_chunk(cls, stored: Stored, max_age: int) -> Described:
+        """The headers of a chunk, which may be kept for `max_age` seconds."""
+        return cls(str(stored.fingerprint), _BINARY, f"max-age={max_age}", stored.encoding != IDENTITY)
+
+    @classmethod
+    def of_file(cls, stored: Stored, path: str, max_age: int) -> Described:
+        """The headers of a stored file; a shard, which holds chunks, may be kept as they may."""
+        cache_control = f"max-age={max_age}" if path.endswith(".shard") else NO_CACHE
+        varies = stored.encoding != IDENTITY
+        content_type = content_type_of(path.rpartition("/")[2])
+        return cls(str(stored.fingerprint), content_type, cache_control, varies, sandboxed=True)
 
     def headers(self, encoding: str = IDENTITY) -> dict[str, str]:
         """The headers of the representation in that content encoding; each encoding has its own tag."""
@@ -74,7 +87,7 @@ async def send_bytes(request: web.Request, body: bytes, described: Described) ->
     headers = described.headers()
     if check_preconditions(request, described.etag):
         return web.Response(status=304, headers=_of_unchanged(headers))
-    part = requested_range(request, described.etag, len(body))
+    part = requested_range(request.headers, described.etag, len(body))
     if part is None:
         return web.Response(body=body, headers=headers)
     first, count = part
@@ -89,7 +102,7 @@ async def send_stored(
     state = request.app[STATE]
     if stored.encoding == IDENTITY:
         return await _send_as_it_lies(request, stored, described)
-    if stored.encoding == CODED or "Range" in request.headers or not accepts(request, stored.encoding):
+    if stored.encoding == CODED or "Range" in request.headers or not accepts(request.headers, stored.encoding):
         if check_preconditions(request, described.etag):
             return web.Response(status=304, headers=_of_unchanged(described.headers()))
         return await send_bytes(request, await _decoded(state, stored, chunk), described)
@@ -115,7 +128,7 @@ async def _send_as_it_lies(request: web.Request, stored: Stored, described: Desc
     etag = headers["ETag"].strip('"')
     if check_preconditions(request, etag):
         return web.Response(status=304, headers=_of_unchanged(headers))
-    part = requested_range(request, etag, stored.length) if stored.encoding == IDENTITY else None
+    part = requested_range(request.headers, etag, stored.length) if stored.encoding == IDENTITY else None
     first, count = part or (0, stored.length)
     if part is not None:
         headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{stored.length}"
@@ -133,14 +146,14 @@ async def _stream(
     first, count = part
     state = request.app[STATE]
     # The first piece is read before the status line: a disk that fails at once is still a 500.
-    piece = await state.near(_read, stored, first, min(count, _AT_ONCE))
+    piece = await state.near(_read, stored, first, min(count, AT_ONCE))
     writer = await response.prepare(request)
     if writer is not None and count > _APART:
         writer.send_headers()
     try:
-        for start in range(first + _AT_ONCE, first + count, _AT_ONCE):
+        for start in range(first + AT_ONCE, first + count, AT_ONCE):
             await response.write(piece)
-            piece = await state.near(_read, stored, start, min(_AT_ONCE, first + count - start))
+            piece = await state.near(_read, stored, start, min(AT_ONCE, first + count - start))
         await response.write_eof(piece)
     except PrecomputedError as error:
         # The status line is out: the only way left to say that the body is not whole is to end the connection.

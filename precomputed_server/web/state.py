@@ -32,7 +32,7 @@ class State:
         self.stopping = asyncio.Event()
         self.tree = Tree(settings.root)
         self.volumes = Volumes(self.tree)
-        self._inline = is_local(read_mounts(settings.root))
+        self.inline = is_local(read_mounts(settings.root))
         self._verified: Recent[tuple[Fingerprint, Box, int], bool] = Recent(_VERIFIED_CHUNKS)
         self._file_pool = ThreadPoolExecutor(settings.file_threads, "files")
         self._decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
@@ -50,7 +50,7 @@ class State:
 
         OSErrors become the project's errors, except IsADirectoryError.
         """
-        if self._inline:
+        if self.inline:
             with contextlib.suppress(BlockingIOError), _typed_errors():
                 return function(*given, cached=True)
         return await self.far(function, *given)

@@ -1,0 +1,91 @@
+"""Answers that can be given without waiting: what lies in memory and is sent as it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiohttp.helpers import rfc822_formatted_time
+
+from precomputed_server.errors import PrecomputedError
+from precomputed_server.readers.chunks import find_chunk
+from precomputed_server.readers.stored import CODED, IDENTITY, Stored, find_stored
+from precomputed_server.web.respond import COMMON_HEADERS, accepts, requested_range
+from precomputed_server.web.routes import CHUNK, TREE, parse_target
+from precomputed_server.web.send import AT_ONCE, Described
+from precomputed_server.web.state import State
+
+_SHARD = ".shard"
+_REASONS = {200: "OK", 206: "Partial Content"}
+_COMMON = "".join(f"{name}: {value}\r\n" for name, value in COMMON_HEADERS.items())
+Parts = tuple[bytes, bytes]
+"""Head and body of an answer."""
+
+
+def ready(state: State, raw_path: bytes, headers: Mapping[str, str]) -> Parts | None:
+    """The answer to a GET of `raw_path`, a path of a request line, where nothing has to be waited for; else None.
+
+    `headers` have lower-case names and none that makes the request conditional. Errors are None too: they are told by
+    the long way.
+    """
+    try:
+        target = parse_target(raw_path.partition(b"?")[0].decode("ascii"))
+        if target.route is CHUNK:
+            return _chunk(state, target.path, headers)
+        if target.route is TREE and target.path.endswith(_SHARD) and not target.directory:
+            return _shard(state, target.path, headers)
+    except (PrecomputedError, OSError):  # a BlockingIOError among them: it is not in memory
+        return None
+    return None
+
+
+def _chunk(state: State, path: str, headers: Mapping[str, str]) -> Parts | None:
+    chunk = find_chunk(state.tree, state.volumes, path, cached=True) if state.inline else None
+    if chunk is None:
+        return None
+    with chunk.stored as stored:
+        described = Described.of_chunk(stored, state.settings.chunk_max_age)
+        if stored.encoding == IDENTITY:
+            return _part(stored, described, headers)
+        if stored.encoding == CODED or "range" in headers or not accepts(headers, stored.encoding):
+            return None
+        if stored.decoded_bytes is not None and not state.is_verified(chunk):
+            return None
+        return _whole(stored, described)
+
+
+def _shard(state: State, path: str, headers: Mapping[str, str]) -> Parts | None:
+    stored = find_stored(state.tree, path, cached=True) if state.inline else None
+    if stored is None:
+        return None
+    with stored:
+        if stored.encoding != IDENTITY:
+            return None
+        return _part(stored, Described.of_file(stored, path, state.settings.chunk_max_age), headers)
+
+
+def _part(stored: Stored, described: Described, headers: Mapping[str, str]) -> Parts | None:
+    part = requested_range(headers, described.etag, stored.length)
+    if part is None:
+        return _whole(stored, described)
+    first, count = part
+    if count > AT_ONCE:
+        return None
+    body = stored.read(first, count, cached=True)
+    answered = described.headers()
+    answered["Content-Range"] = f"bytes {first}-{first + count - 1}/{stored.length}"
+    return _head(206, answered, count), body
+
+
+def _whole(stored: Stored, described: Described) -> Parts | None:
+    if stored.length > AT_ONCE:
+        return None
+    body = stored.read(cached=True)
+    return _head(200, described.headers(stored.encoding), stored.length), body
+
+
+def _head(status: int, headers: Mapping[str, str], length: int) -> bytes:
+    own = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    date = rfc822_formatted_time()
+    return (
+        f"HTTP/1.1 {status} {_REASONS[status]}\r\n{own}{_COMMON}Content-Length: {length}\r\nDate: {date}\r\n\r\n"
+    ).encode("ascii")
