@@ -102,6 +102,13 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("streams_per_address", 250, "Streams of edits that one address may have open at a worker, else 503."),
     Setting("max_decoded", 256 * MEBIBYTE, "Largest file or chunk, in bytes, that the server inflates for a client."),
+    Setting(
+        "chunk_memory",
+        512 * MEBIBYTE,
+        "Bytes of decoded chunks that all workers together keep; at most half of the memory there is.",
+        minimum=0,
+    ),
+    Setting("decodes_waiting", 256, "Chunks that one worker may have waiting to be decoded, else 503.", maximum=65_536),
     Setting("decode_threads", 2, "Threads of each worker that inflate chunks.", maximum=256),
     Setting("file_threads", 16, "Threads of each worker that read files which are not in the page cache.", maximum=256),
     Setting("write_threads", 8, "Threads of each worker that commit annotation edits.", maximum=256),
@@ -137,6 +144,8 @@ class Settings:
     state: Path
     streams_per_address: int
     max_decoded: int
+    chunk_memory: int
+    decodes_waiting: int
     decode_threads: int
     file_threads: int
     write_threads: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import struct
+from dataclasses import dataclass
 from typing import Protocol
 
 import imagecodecs
@@ -99,3 +100,28 @@ def _unlz4(data: bytes, length: int) -> bytes:
 
 def _unbz2(data: bytes, length: int) -> bytes:
     return bz2.BZ2Decompressor().decompress(data, length + 1)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known of bytes that were decoded without an error: length, CRC-32 (gzip's) and Adler-32 (zlib's)."""
+
+    length: int
+    crc32: int
+    adler32: int
+
+    @classmethod
+    def of(cls, body: bytes) -> Checked:
+        """Of these bytes."""
+        return cls(len(body), isal_zlib.crc32(body), isal_zlib.adler32(body))
+
+
+def gzip_of_zlib(stream: bytes, checked: Checked) -> bytes:
+    """A gzip file of the same deflate data as a zlib stream whose decoded bytes are `checked`; nothing is decoded.
+
+    Raises Unreadable for a stream that does not end with their checksum. Sources: RFC 1950, RFC 1952.
+    """
+    if stream[-4:] != struct.pack(">I", checked.adler32):
+        raise Unreadable("behind the end of the deflate stream is something else.")
+    end = struct.pack("<II", checked.crc32, checked.length & 0xFFFFFFFF)
+    return b"".join((b"\x1f\x8b\x08\0\0\0\0\0\0\xff", memoryview(stream)[2:-4], end))

@@ -8,10 +8,10 @@ from aiohttp.helpers import rfc822_formatted_time
 
 from precomputed_server.errors import PrecomputedError
 from precomputed_server.readers.chunks import find_chunk
-from precomputed_server.readers.stored import CODED, IDENTITY, Stored, find_stored
-from precomputed_server.web.respond import COMMON_HEADERS, accepts, requested_range
+from precomputed_server.readers.stored import IDENTITY, Stored, find_stored
+from precomputed_server.web.respond import COMMON_HEADERS, requested_range
 from precomputed_server.web.routes import CHUNK, TREE, parse_target
-from precomputed_server.web.send import AT_ONCE, Described
+from precomputed_server.web.send import AT_ONCE, Described, encoding_for
 from precomputed_server.web.state import State
 
 _SHARD = ".shard"
@@ -44,13 +44,14 @@ def _chunk(state: State, path: str, headers: Mapping[str, str]) -> Parts | None:
         return None
     with chunk.stored as stored:
         described = Described.of_chunk(stored, state.settings.chunk_max_age)
-        if stored.encoding == IDENTITY:
+        encoding = encoding_for(stored, headers)
+        if encoding == IDENTITY != stored.encoding:
+            body = state.decoder.recalled(path, chunk)
+            return None if body is None else _in_memory(body, described, headers)
+        if encoding == IDENTITY:
             return _part(stored, described, headers)
-        if stored.encoding == CODED or "range" in headers or not accepts(headers, stored.encoding):
-            return None
-        if stored.decoded_bytes is not None and not state.is_verified(chunk):
-            return None
-        return _whole(stored, described)
+        sound = stored.decoded_bytes is None or state.decoder.known(path, chunk) is not None
+        return _whole(stored, described) if sound and encoding == stored.encoding else None
 
 
 def _shard(state: State, path: str, headers: Mapping[str, str]) -> Parts | None:
@@ -64,16 +65,22 @@ def _shard(state: State, path: str, headers: Mapping[str, str]) -> Parts | None:
 
 
 def _part(stored: Stored, described: Described, headers: Mapping[str, str]) -> Parts | None:
-    part = requested_range(headers, described.etag, stored.length)
+    part = requested_range(headers, described.etag, stored.length) if "range" in headers else None
     if part is None:
         return _whole(stored, described)
     first, count = part
     if count > AT_ONCE:
         return None
     body = stored.read(first, count, cached=True)
-    answered = described.headers()
-    answered["Content-Range"] = f"bytes {first}-{first + count - 1}/{stored.length}"
-    return _head(206, answered, count), body
+    return _head(206, described.headers_of_part(part, stored.length), count), body
+
+
+def _in_memory(body: bytes, described: Described, headers: Mapping[str, str]) -> Parts:
+    part = requested_range(headers, described.etag, len(body)) if "range" in headers else None
+    if part is None:
+        return _head(200, described.headers(), len(body)), body
+    first, count = part
+    return _head(206, described.headers_of_part(part, len(body)), count), body[first : first + count]
 
 
 def _whole(stored: Stored, described: Described) -> Parts | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import mimetypes
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -11,10 +12,10 @@ from aiohttp import web
 from precomputed_server.errors import PrecomputedError, Unreadable
 from precomputed_server.format.zarr import METADATA_NAMES
 from precomputed_server.readers.base import Chunk
-from precomputed_server.readers.compression import inflate
+from precomputed_server.readers.compression import gzip_of_zlib, inflate
 from precomputed_server.readers.stored import CODED, IDENTITY, Stored
 from precomputed_server.web.respond import NO_CACHE, VARY, accepts, check_preconditions, quoted, requested_range
-from precomputed_server.web.state import STATE, State
+from precomputed_server.web.state import STATE
 
 logger = logging.getLogger("precomputed_server")
 
@@ -55,10 +56,14 @@ class Described:
         content_type = content_type_of(path.rpartition("/")[2])
         return cls(str(stored.fingerprint), content_type, cache_control, varies, sandboxed=True)
 
+    def etag_of(self, encoding: str) -> str:
+        """The tag, unquoted, of the representation in that content encoding."""
+        return self.etag if encoding == IDENTITY else f"{self.etag}-{encoding}"
+
     def headers(self, encoding: str = IDENTITY) -> dict[str, str]:
         """The headers of the representation in that content encoding; each encoding has its own tag."""
         headers = {
-            "ETag": quoted(self.etag if encoding == IDENTITY else f"{self.etag}-{encoding}"),
+            "ETag": quoted(self.etag_of(encoding)),
             "Content-Type": self.content_type,
             "Cache-Control": self.cache_control,
             "Accept-Ranges": "bytes",
@@ -70,6 +75,11 @@ class Described:
         if self.sandboxed:
             headers["Content-Security-Policy"] = "sandbox"
         return headers
+
+    def headers_of_part(self, part: tuple[int, int], length: int) -> dict[str, str]:
+        """The headers of a range (first byte and count) of the unencoded `length` bytes."""
+        first, count = part
+        return self.headers() | {"Content-Range": f"bytes {first}-{first + count - 1}/{length}"}
 
 
 def content_type_of(name: str) -> str:
@@ -91,30 +101,54 @@ async def send_bytes(request: web.Request, body: bytes, described: Described) ->
     if part is None:
         return web.Response(body=body, headers=headers)
     first, count = part
-    headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{len(body)}"
-    return web.Response(status=206, body=body[first : first + count], headers=headers)
+    return web.Response(
+        status=206, body=body[first : first + count], headers=described.headers_of_part(part, len(body))
+    )
 
 
-async def send_stored(
-    request: web.Request, stored: Stored, described: Described, chunk: Chunk | None = None
-) -> web.StreamResponse:
-    """Answer with a stored file, or a chunk's, encoded as it lies when the client accepts that."""
-    state = request.app[STATE]
-    if stored.encoding == IDENTITY:
+def encoding_for(stored: Stored, headers: Mapping[str, str]) -> str:
+    """The content encoding in which a client that sends `headers` (lower-case names) gets a stored file or chunk.
+
+    A range is one of the decoded bytes. A deflate stream becomes a gzip file without being decoded for the answer.
+    """
+    if stored.encoding in (IDENTITY, CODED) or "range" in headers:
+        return IDENTITY
+    if accepts(headers, stored.encoding):
+        return stored.encoding
+    return "gzip" if stored.encoding == "deflate" and accepts(headers, "gzip") else IDENTITY
+
+
+async def send_stored(request: web.Request, stored: Stored, described: Described) -> web.StreamResponse:
+    """Answer with a stored file, encoded as it lies when the client accepts that."""
+    if encoding_for(stored, request.headers) == stored.encoding:
         return await _send_as_it_lies(request, stored, described)
-    if stored.encoding == CODED or "Range" in request.headers or not accepts(request.headers, stored.encoding):
-        if check_preconditions(request, described.etag):
-            return web.Response(status=304, headers=_of_unchanged(described.headers()))
-        return await send_bytes(request, await _decoded(state, stored, chunk), described)
-    if chunk is not None and stored.decoded_bytes is not None and not state.is_verified(chunk):
-        await state.decode(chunk)
-    return await _send_as_it_lies(request, stored, described)
+    if check_preconditions(request, described.etag):
+        return web.Response(status=304, headers=_of_unchanged(described.headers()))
+    state = request.app[STATE]
+    body = await state.decoder.inflate(_inflated_file, stored, state.settings.max_decoded)
+    return await send_bytes(request, body, described)
 
 
-async def _decoded(state: State, stored: Stored, chunk: Chunk | None) -> bytes:
-    if chunk is not None:
-        return await state.decode(chunk)
-    return await state.inflate(_inflated_file, stored, state.settings.max_decoded)
+async def send_chunk(request: web.Request, path: str, chunk: Chunk, described: Described) -> web.StreamResponse:
+    """Answer with the chunk of that path, encoded as it lies when the client accepts that and it is sound."""
+    stored, decoder = chunk.stored, request.app[STATE].decoder
+    encoding = encoding_for(stored, request.headers)
+    etag = described.etag_of(encoding)
+    if check_preconditions(request, etag):
+        return web.Response(status=304, headers=_of_unchanged(described.headers(encoding)))
+    if encoding == IDENTITY != stored.encoding:
+        return await send_bytes(request, await decoder.decoded(path, chunk), described)
+    if stored.decoded_bytes is None or encoding == IDENTITY:
+        return await _send_as_it_lies(request, stored, described)
+    checked = await decoder.checked(path, chunk)
+    if encoding == stored.encoding:
+        return await _send_as_it_lies(request, stored, described)
+    stream = await request.app[STATE].near(_read, stored, 0, stored.length)
+    try:
+        body = gzip_of_zlib(bytes(stream), checked)
+    except Unreadable:  # sound, but with something behind its end
+        return await send_bytes(request, await decoder.decoded(path, chunk), described)
+    return web.Response(body=body, headers=described.headers(encoding))
 
 
 def _inflated_file(stored: Stored, limit: int) -> bytes:
@@ -125,13 +159,13 @@ def _inflated_file(stored: Stored, limit: int) -> bytes:
 
 async def _send_as_it_lies(request: web.Request, stored: Stored, described: Described) -> web.StreamResponse:
     headers = described.headers(stored.encoding)
-    etag = headers["ETag"].strip('"')
+    etag = described.etag_of(stored.encoding)
     if check_preconditions(request, etag):
         return web.Response(status=304, headers=_of_unchanged(headers))
     part = requested_range(request.headers, etag, stored.length) if stored.encoding == IDENTITY else None
     first, count = part or (0, stored.length)
     if part is not None:
-        headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{stored.length}"
+        headers = described.headers_of_part(part, stored.length)
     status = 200 if part is None else 206
     if request.method == "HEAD":
         return web.Response(status=status, headers={**headers, "Content-Length": str(count)})

@@ -12,7 +12,7 @@ from precomputed_server.readers.stored import find_stored
 from precomputed_server.readers.zarr import describes
 from precomputed_server.web.pages import listing
 from precomputed_server.web.routes import Target
-from precomputed_server.web.send import Described, send_bytes, send_stored
+from precomputed_server.web.send import Described, send_bytes, send_chunk, send_stored
 from precomputed_server.web.state import STATE
 
 
@@ -24,7 +24,7 @@ async def get_chunk(request: web.Request, target: Target) -> web.StreamResponse:
         return await get_file(request, target)
     with chunk.stored:
         described = Described.of_chunk(chunk.stored, state.settings.chunk_max_age)
-        return await send_stored(request, chunk.stored, described, chunk)
+        return await send_chunk(request, target.path, chunk, described)
 
 
 async def get_file(request: web.Request, target: Target) -> web.StreamResponse:

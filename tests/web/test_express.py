@@ -166,7 +166,7 @@ async def test_requests_sent_before_the_answers_are_answered_in_order(
     reader, writer = connection
     page = client.app[STATE].page
 
-    async def slowly(*given: Any) -> Any:
+    async def slowly(*given: Any) -> object:
         await asyncio.sleep(0.2)
         return await page(*given)
 
