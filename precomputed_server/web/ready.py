@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from aiohttp.helpers import rfc822_formatted_time
 
 from precomputed_server.errors import PrecomputedError
-from precomputed_server.readers.chunks import find_chunk
+from precomputed_server.format.grid import is_cell
+from precomputed_server.format.names import CHUNK_TIFF_SUFFIX, parse_chunk_name
+from precomputed_server.readers.base import Place
+from precomputed_server.readers.registry import find_cell, place_of
 from precomputed_server.readers.stored import IDENTITY, Stored, find_stored
 from precomputed_server.web.respond import COMMON_HEADERS, requested_range
 from precomputed_server.web.routes import CHUNK, TREE, parse_target
@@ -17,6 +21,7 @@ from precomputed_server.web.state import State
 _SHARD = ".shard"
 _REASONS = {200: "OK", 206: "Partial Content"}
 _COMMON = "".join(f"{name}: {value}\r\n" for name, value in COMMON_HEADERS.items())
+_LOOKED_AT_S = 0.1
 Parts = tuple[bytes, bytes]
 """Head and body of an answer."""
 
@@ -39,7 +44,14 @@ def ready(state: State, raw_path: bytes, headers: Mapping[str, str]) -> Parts | 
 
 
 def _chunk(state: State, path: str, headers: Mapping[str, str]) -> Parts | None:
-    chunk = find_chunk(state.tree, state.volumes, path, cached=True) if state.inline else None
+    if not state.inline:
+        return None
+    directory, _, leaf = path.rpartition("/")
+    box = parse_chunk_name(leaf.removesuffix(CHUNK_TIFF_SUFFIX))
+    place = None if box is None else _place(state, directory)
+    if box is None or place is None or not is_cell(place.scale, box):
+        return None
+    chunk = find_cell(place, box, cached=True)
     if chunk is None:
         return None
     with chunk.stored as stored:
@@ -52,6 +64,22 @@ def _chunk(state: State, path: str, headers: Mapping[str, str]) -> Parts | None:
             return _part(stored, described, headers)
         sound = stored.decoded_bytes is None or state.decoder.known(path, chunk) is not None
         return _whole(stored, described) if sound and encoding == stored.encoding else None
+
+
+def _place(state: State, directory: str) -> Place | None:
+    """The scale in that directory, whose `info` was looked at within the last tenth of a second.
+
+    Whatever does not fit to it, the long way looks at again.
+    """
+    now = time.monotonic()
+    remembered = state.places.get(directory)
+    if remembered is not None and now < remembered[0]:
+        return remembered[1]
+    found = state.volumes.scale_at(directory, cached=True)
+    place = None if found is None else place_of(state.tree, state.volumes, *found)
+    if place is not None:
+        state.places.put(directory, (now + _LOOKED_AT_S, place))
+    return place
 
 
 def _shard(state: State, path: str, headers: Mapping[str, str]) -> Parts | None:

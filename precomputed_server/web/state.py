@@ -12,11 +12,15 @@ from aiohttp import web
 
 from precomputed_server.files import Tree, typed
 from precomputed_server.mounts import is_local, read_mounts
+from precomputed_server.readers.base import Place
 from precomputed_server.readers.volumes import Volumes
+from precomputed_server.recent import Recent
 from precomputed_server.settings import Settings
 from precomputed_server.web.decoding import Decoder
 
 Result = TypeVar("Result")
+
+_REMEMBERED_PLACES = 1024
 
 
 class State:
@@ -29,6 +33,7 @@ class State:
         self.tree = Tree(settings.root)
         self.volumes = Volumes(self.tree)
         self.inline = is_local(read_mounts(settings.root))
+        self.places: Recent[str, tuple[float, Place]] = Recent(_REMEMBERED_PLACES)
         self.decoder = Decoder(settings)
         self._file_pool = ThreadPoolExecutor(settings.file_threads, "files")
         self._page_pool = ThreadPoolExecutor(1, "pages")
