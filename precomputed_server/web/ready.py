@@ -55,6 +55,8 @@ def _chunk(state: State, path: str, headers: Mapping[str, str]) -> Parts | None:
     if chunk is None:
         return None
     with chunk.stored as stored:
+        if stored.encoding != IDENTITY and not _is_current(state, directory, place):
+            return None
         described = Described.of_chunk(stored, state.settings.chunk_max_age)
         encoding = encoding_for(stored, headers)
         if encoding == IDENTITY != stored.encoding:
@@ -69,7 +71,7 @@ def _chunk(state: State, path: str, headers: Mapping[str, str]) -> Parts | None:
 def _place(state: State, directory: str) -> Place | None:
     """The scale in that directory, whose `info` was looked at within the last tenth of a second.
 
-    Whatever does not fit to it, the long way looks at again.
+    A file that has not the length that this `info` says, the long way looks at again.
     """
     now = time.monotonic()
     remembered = state.places.get(directory)
@@ -80,6 +82,12 @@ def _place(state: State, directory: str) -> Place | None:
     if place is not None:
         state.places.put(directory, (now + _LOOKED_AT_S, place))
     return place
+
+
+def _is_current(state: State, directory: str, place: Place) -> bool:
+    """Whether `info` still says of the scale what it said; a decoder would believe it."""
+    found = state.volumes.scale_at(directory, cached=True)
+    return found is not None and found[0].info is place.info
 
 
 def _shard(state: State, path: str, headers: Mapping[str, str]) -> Parts | None:

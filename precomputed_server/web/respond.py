@@ -65,7 +65,7 @@ COMMON_HEADERS: Mapping[str, str] = {
 """What every answer says, errors included."""
 
 NO_CACHE = "no-cache"
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 _QUALITY = re.compile(r"q\s*=\s*([01](?:\.\d{0,3})?)")
 
 VARY = "Accept-Encoding, User-Agent"
@@ -162,5 +162,5 @@ def accepts(headers: Mapping[str, str], encoding: str) -> bool:
     for item in headers.get("accept-encoding", "").lower().split(","):
         name, _, parameter = item.partition(";")
         match = _QUALITY.search(parameter)
-        qualities[name.strip()] = float(match[1]) if match else 1.0
+        qualities[name.strip().removeprefix("x-")] = float(match[1]) if match else 1.0
     return qualities.get(encoding, qualities.get("*", 0.0)) > 0

@@ -97,7 +97,7 @@ async def send_bytes(request: web.Request, body: bytes, described: Described) ->
     headers = described.headers()
     if check_preconditions(request, described.etag):
         return web.Response(status=304, headers=_of_unchanged(headers))
-    part = requested_range(request.headers, described.etag, len(body))
+    part = requested_range(_asked(request), described.etag, len(body))
     if part is None:
         return web.Response(body=body, headers=headers)
     first, count = part
@@ -120,7 +120,7 @@ def encoding_for(stored: Stored, headers: Mapping[str, str]) -> str:
 
 async def send_stored(request: web.Request, stored: Stored, described: Described) -> web.StreamResponse:
     """Answer with a stored file, encoded as it lies when the client accepts that."""
-    if encoding_for(stored, request.headers) == stored.encoding:
+    if encoding_for(stored, _asked(request)) == stored.encoding:
         return await _send_as_it_lies(request, stored, described)
     if check_preconditions(request, described.etag):
         return web.Response(status=304, headers=_of_unchanged(described.headers()))
@@ -132,7 +132,7 @@ async def send_stored(request: web.Request, stored: Stored, described: Described
 async def send_chunk(request: web.Request, path: str, chunk: Chunk, described: Described) -> web.StreamResponse:
     """Answer with the chunk of that path, encoded as it lies when the client accepts that and it is sound."""
     stored, decoder = chunk.stored, request.app[STATE].decoder
-    encoding = encoding_for(stored, request.headers)
+    encoding = encoding_for(stored, _asked(request))
     etag = described.etag_of(encoding)
     if check_preconditions(request, etag):
         return web.Response(status=304, headers=_of_unchanged(described.headers(encoding)))
@@ -162,7 +162,7 @@ async def _send_as_it_lies(request: web.Request, stored: Stored, described: Desc
     etag = described.etag_of(stored.encoding)
     if check_preconditions(request, etag):
         return web.Response(status=304, headers=_of_unchanged(headers))
-    part = requested_range(request.headers, etag, stored.length) if stored.encoding == IDENTITY else None
+    part = requested_range(_asked(request), etag, stored.length) if stored.encoding == IDENTITY else None
     first, count = part or (0, stored.length)
     if part is not None:
         headers = described.headers_of_part(part, stored.length)
@@ -204,3 +204,12 @@ def _read(stored: Stored, offset: int, length: int, *, cached: bool = False) -> 
 def _of_unchanged(headers: dict[str, str]) -> dict[str, str]:
     """The headers that a 304 repeats (RFC 9110 §15.4.5)."""
     return {name: headers[name] for name in ("ETag", "Cache-Control", "Vary") if name in headers}
+
+
+def _asked(request: web.Request) -> Mapping[str, str]:
+    """The request's headers, without a range that is not asked of GET: it is defined for no other method (§14.2)."""
+    if request.method == "GET" or "Range" not in request.headers:
+        return request.headers
+    headers = request.headers.copy()
+    del headers["Range"]
+    return headers
