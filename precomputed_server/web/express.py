@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from precomputed_server.web.patience import PatientHandler
 from precomputed_server.web.ready import ready
 from precomputed_server.web.state import STATE, State
 
@@ -32,13 +33,13 @@ _NOT_HERE = frozenset(("if-match", "if-none-match", "if-range", "if-modified-sin
 """Headers whose meaning is aiohttp's way alone."""
 
 
-class ExpressHandler(RequestHandler):
+class ExpressHandler(PatientHandler):
     """One connection."""
 
     __slots__ = ("_between_requests", "_state")
 
     def __init__(self, state: State, manager: web.Server, **given: Any) -> None:
-        super().__init__(manager, **given)
+        super().__init__(state.settings.client_timeout, manager, **given)
         self._state = state
         # Whether all that came so far were whole requests without a body. Once that is not sure, it never is again:
         # what looks like a request might be a part of a body.
