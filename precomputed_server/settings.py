@@ -85,6 +85,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("chunk_max_age", 60, "Seconds for which a browser may keep a chunk without asking again.", minimum=0),
     Setting("max_body", 64 * MEBIBYTE, "Largest body of an annotation save, in bytes."),
     Setting("body_timeout", 120, "Seconds within which the body of a save must have arrived."),
+    Setting(
+        "open_files",
+        65_536,
+        "Files and connections that one process may have open, as far as the system lets it.",
+        minimum=256,
+    ),
     Setting("client_timeout", 15, "Seconds for the head of a request, and for taking 16 KiB of an answer that waits."),
     Setting("body_memory", 256 * MEBIBYTE, "Bytes of save bodies that a worker holds before it answers 503."),
     Setting("large_body", 8 * MEBIBYTE, "Bodies and files above this many bytes are parsed in a process of their own."),
@@ -133,6 +139,7 @@ class Settings:
     chunk_max_age: int
     max_body: int
     body_timeout: int
+    open_files: int
     client_timeout: int
     body_memory: int
     large_body: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -127,6 +128,9 @@ class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def prepare(self) -> None:
         """What every process of the pool does first."""
         os.umask(self.chosen.umask)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = self.chosen.open_files
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if most < 0 else min(wanted, most), most))
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
 
     def run(self) -> None:
