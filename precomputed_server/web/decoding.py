@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -17,12 +18,16 @@ from precomputed_server.format.names import CHUNK_TIFF_SUFFIX
 from precomputed_server.limits import memory_limit
 from precomputed_server.readers.base import Chunk
 from precomputed_server.readers.compression import Checked
+from precomputed_server.readers.stored import Stored
 from precomputed_server.recent import Recent, Weighed
 from precomputed_server.settings import Settings
 
 Result = TypeVar("Result")
 
 _CHECKED_CHUNKS = 1 << 18
+_AT_ONCE = 1 << 20
+"""Bytes that are read on the event loop where they lie in memory."""
+
 _ENTRY_BYTES = 500
 """What an entry of the cache costs besides its bytes."""
 
@@ -53,7 +58,9 @@ class Decoder:
     memory that there is.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, reader: Callable[[Callable[..., None], Stored], Awaitable[None]]) -> None:
+        """`reader` calls a function of a stored part here when that waits for nothing, else in a thread for files."""
+        self._reader = reader
         self._limit = settings.max_decoded
         self._waiting = settings.decodes_waiting
         self.bound = min(settings.chunk_memory, memory_limit() // 2) // settings.workers
@@ -107,16 +114,29 @@ class Decoder:
                 raise Busy("Too many chunks wait to be decoded; try again.", 1)
             # A descriptor of its own: the request's is closed when its client goes, and its number given to others.
             own = replace(chunk, stored=replace(chunk.stored, descriptor=os.dup(chunk.stored.descriptor)))
-            flight = asyncio.get_running_loop().run_in_executor(self._pool, _decode, own, self._limit)
+            flight = asyncio.create_task(self._decode(own))
             self._flights[key] = flight
             flight.add_done_callback(functools.partial(self._landed, key, own))
         return await asyncio.shield(flight)
+
+    async def _decode(self, chunk: Chunk) -> tuple[bytes, Checked]:
+        # Read first, by the threads for files: a slow disk would hold up the few that decode.
+        if chunk.stored.length <= self._limit:
+            await self._reader(_read, chunk.stored)
+        return await self.inflate(_decode, chunk, self._limit)
 
     def _landed(self, key: _Key, chunk: Chunk, flight: asyncio.Future[tuple[bytes, Checked]]) -> None:
         del self._flights[key]
         chunk.stored.close()
         if not flight.cancelled() and flight.exception() is None:
             self._checked.put(key, flight.result()[1])
+
+
+def _read(stored: Stored, *, cached: bool = False) -> None:
+    """Have the stored bytes in the page cache."""
+    if cached and stored.length > _AT_ONCE:
+        raise BlockingIOError(errno.EAGAIN, "to read it takes long")
+    stored.read(cached=cached)
 
 
 def _decode(chunk: Chunk, limit: int) -> tuple[bytes, Checked]:

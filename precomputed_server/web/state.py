@@ -34,7 +34,7 @@ class State:
         self.volumes = Volumes(self.tree)
         self.inline = is_local(read_mounts(settings.root))
         self.places: Recent[str, tuple[float, Place]] = Recent(_REMEMBERED_PLACES)
-        self.decoder = Decoder(settings)
+        self.decoder = Decoder(settings, self.near)
         self._file_pool = ThreadPoolExecutor(settings.file_threads, "files")
         self._page_pool = ThreadPoolExecutor(1, "pages")
 

@@ -17,7 +17,7 @@ from precomputed_server import settings
 from precomputed_server.limits import memory_limit
 from precomputed_server.readers.base import Chunk
 from precomputed_server.web.app import create_app
-from precomputed_server.web.decoding import Decoder
+from precomputed_server.web.state import State
 from tests.data import volume, write_dataset
 from tests.web.conftest import AiohttpClient, Client, ServerAsRun
 
@@ -126,9 +126,10 @@ async def test_without_memory_for_chunks_nothing_is_kept(
 
 def test_workers_share_the_memory_and_leave_half_of_the_machines(root: Path) -> None:
     for asked, total in ((1 << 20, 1 << 20), (1 << 60, memory_limit() // 2)):
-        decoder = Decoder(settings.load(root, {"workers": 4, "chunk_memory": asked}, environ={}))
-        assert decoder.bound == total // 4
-        decoder.close()
+        given = {"workers": 4, "chunk_memory": asked, "state": str(root.parent / "state")}
+        state = State(settings.load(root, given, environ={}), None)
+        assert state.decoder.bound == total // 4
+        state.close()
 
 
 @pytest.mark.parametrize("headers", [{"Accept-Encoding": "gzip"}, REQUESTS_LIBRARY])
