@@ -21,7 +21,7 @@ from pathlib import Path
 
 import tifffile
 
-from benchmarks import serve_data
+from benchmarks import serve_data, serve_saves
 from benchmarks.peers import (
     WRK_DONE,
     Rounds,
@@ -184,6 +184,14 @@ def _legacy_warm(work: Path, arguments: argparse.Namespace) -> None:
     measure("legacy-warm", serve_data.legacy(work / "data", 64, 4), {"nginx": 0.95}, arguments)
 
 
+def _saves(work: Path, arguments: argparse.Namespace) -> None:
+    workload = serve_data.plain(work / "data", 64, "uint16", 4)
+    (work / "run").mkdir()
+    with our_server(workload, work / "run") as url:
+        figures, reached = serve_saves.measure(url, workload, work / "run", arguments)
+    report("saves", figures, {f"≤ {serve_saves.TARGET_RATIO} × or ≤ {serve_saves.TARGET_MS} ms": reached})
+
+
 CASES: dict[str, Callable[[Path, argparse.Namespace], None]] = {
     "plain-512": _plain_512,
     "plain-32": _plain_32,
@@ -191,6 +199,7 @@ CASES: dict[str, Callable[[Path, argparse.Namespace], None]] = {
     "shards": _shards,
     "legacy-cold": _legacy_cold,
     "legacy-warm": _legacy_warm,
+    "saves": _saves,
 }
 
 
