@@ -23,6 +23,8 @@ _HEADER_LINE = re.compile(r"([A-Za-z0-9-]+):[ \t]*([\x20-\x7e]*?)[ \t]*")
 _REMEMBERED_BYTES = 2048
 """Length up to which the header lines of a request are remembered: a client sends the same ones again and again."""
 
+_HELD_BYTES = 1 << 16
+
 _WITHOUT_BODY = (b"GET /", b"HEAD /", b"OPTIONS /")
 _VERSION = b" HTTP/1.1"
 _END = b"\r\n\r\n"
@@ -36,7 +38,7 @@ _NOT_HERE = frozenset(("if-match", "if-none-match", "if-range", "if-modified-sin
 class ExpressHandler(PatientHandler):
     """One connection."""
 
-    __slots__ = ("_between_requests", "_state")
+    __slots__ = ("_between_requests", "_held", "_state")
 
     def __init__(self, state: State, manager: web.Server, **given: Any) -> None:
         super().__init__(state.settings.client_timeout, manager, **given)
@@ -44,30 +46,50 @@ class ExpressHandler(PatientHandler):
         # Whether all that came so far were whole requests without a body. Once that is not sure, it never is again:
         # what looks like a request might be a part of a body.
         self._between_requests = True
+        self._held = b""  # a request that waits for its turn, and what came behind it
 
     def data_received(self, data: bytes) -> None:
-        """Answer at once, or let aiohttp do it."""
+        """Answer at once, or in one of the next turns, or let aiohttp do it."""
+        if self._held:
+            self._held += data
+            if len(self._held) > _HELD_BYTES and self.transport is not None:
+                self.transport.pause_reading()
+            return
         if self._between_requests:
             line, _, rest = data.partition(b"\r\n")
             headers = _known_headers(rest) if len(rest) <= _REMEMBERED_BYTES else None
             if headers is None or not line.startswith(_WITHOUT_BODY) or not line.endswith(_VERSION):
                 self._between_requests = False
-            elif self._answered(line, headers):
-                return
+            elif self._is_for_here(line, headers):
+                if not self._state.turns.take(self._go_on):
+                    self._held = data
+                    return
+                if self._answered(line, headers):
+                    return
         super().data_received(data)
 
-    def _answered(self, line: bytes, headers: Mapping[str, str]) -> bool:
-        waiter, transport = self._waiter, self.transport
-        if waiter is None or waiter.done() or self._messages or self._paused or transport is None:
+    def _go_on(self) -> None:
+        """Take what was held back until this turn."""
+        held, self._held = self._held, b""
+        if self.transport is None:
+            return
+        if len(held) > _HELD_BYTES:
+            self.transport.resume_reading()
+        self.data_received(held)
+
+    def _is_for_here(self, line: bytes, headers: Mapping[str, str]) -> bool:
+        waiter = self._waiter
+        if waiter is None or waiter.done() or self._messages or self._paused or self.transport is None:
             return False  # a request before this one is not answered yet, or not taken
         if self._close or self._force_close or self._logging_enabled or not line.startswith(b"GET "):
             return False
-        if "" in headers:
-            return False
+        return "" not in headers
+
+    def _answered(self, line: bytes, headers: Mapping[str, str]) -> bool:
         parts = ready(self._state, line[4 : -len(_VERSION)], headers)
-        if parts is None:
+        if parts is None or self.transport is None:
             return False
-        transport.writelines(parts)
+        self.transport.writelines(parts)
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._manager is not None:
             self._manager.requests_count += 1

@@ -17,6 +17,7 @@ from precomputed_server.readers.volumes import Volumes
 from precomputed_server.recent import Recent
 from precomputed_server.settings import Settings
 from precomputed_server.web.decoding import Decoder
+from precomputed_server.web.turns import Turns
 
 Result = TypeVar("Result")
 
@@ -33,6 +34,7 @@ class State:
         self.tree = Tree(settings.root)
         self.volumes = Volumes(self.tree)
         self.inline = is_local(read_mounts(settings.root))
+        self.turns = Turns()
         self.places: Recent[str, tuple[float, Place]] = Recent(_REMEMBERED_PLACES)
         self.decoder = Decoder(settings, self.near)
         self._file_pool = ThreadPoolExecutor(settings.file_threads, "files")
