@@ -33,7 +33,7 @@ http {{
     sendfile on;
     tcp_nopush on;
     keepalive_requests 10000000;
-    gzip_static on;
+    gzip_static {gzip_static};
     default_type application/octet-stream;
     client_body_temp_path {prefix}/body;
     proxy_temp_path {prefix}/proxy;
@@ -87,6 +87,11 @@ def ratio(rounds: Rounds) -> float:
 def p99_ms(rounds: Rounds) -> float:
     """The median of our p99 in milliseconds."""
     return statistics.median(ours.p99_ms for ours, _ in rounds)
+
+
+def p99_ratio(rounds: Rounds) -> float:
+    """The median of the rounds' ratios of our p99 to the peer's."""
+    return statistics.median(ours.p99_ms / peer.p99_ms for ours, peer in rounds)
 
 
 def described(rounds: Rounds, peer: str) -> str:
@@ -148,13 +153,15 @@ def get(url: str, headers: Mapping[str, str]) -> bytes:
     return zlib.decompress(body, zlib.MAX_WBITS | 32) if encoding in ("gzip", "deflate") else body
 
 
-def nginx_command(root: Path, port: int, prefix: Path, workers: int) -> list[str]:
-    """How nginx is started on `root`, with everything it writes beneath `prefix`."""
+def nginx_command(root: Path, port: int, prefix: Path, workers: int, gzip_static: str = "on") -> list[str]:
+    """How nginx is started on `root`, with everything it writes beneath `prefix`; `gzip_static`: on, off or always."""
     prefix.mkdir()
     user = "user root;" if os.geteuid() == 0 else ""  # the directory is readable to us alone
     configuration = prefix / "nginx.conf"
     configuration.write_text(
-        NGINX_CONFIGURATION.format(workers=workers, prefix=prefix, user=user, port=port, root=root)
+        NGINX_CONFIGURATION.format(
+            workers=workers, prefix=prefix, user=user, port=port, root=root, gzip_static=gzip_static
+        )
     )
     return [program("nginx"), "-p", str(prefix), "-c", str(configuration)]
 

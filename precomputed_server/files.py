@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import stat
 import struct
@@ -251,9 +252,14 @@ def typed(error: OSError, what: str, *, writing: bool = False) -> PrecomputedErr
 
 
 def _openat2(directory: int, path: str, flags: int, resolve: int) -> int:
-    always = os.O_CLOEXEC if flags & os.O_PATH else _ALWAYS
-    how = struct.pack("QQQ", flags | always, 0, resolve)
-    return int(_libc.syscall(_SYS_OPENAT2, directory, os.fsencode(path), how, len(how)))
+    how = _open_how(flags, resolve)
+    return int(_libc.syscall(_SYS_OPENAT2, directory, path.encode("utf-8", "surrogateescape"), how, len(how)))
+
+
+@functools.lru_cache
+def _open_how(flags: int, resolve: int) -> bytes:
+    """The argument of openat2(2) that says how to open."""
+    return struct.pack("QQQ", flags | (os.O_CLOEXEC if flags & os.O_PATH else _ALWAYS), 0, resolve)
 
 
 def _has_openat2(root: int) -> bool:

@@ -85,6 +85,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("chunk_max_age", 60, "Seconds for which a browser may keep a chunk without asking again.", minimum=0),
     Setting("max_body", 64 * MEBIBYTE, "Largest body of an annotation save, in bytes."),
     Setting("body_timeout", 120, "Seconds within which the body of a save must have arrived."),
+    Setting(
+        "open_files",
+        65_536,
+        "Files and connections that one process may have open, as far as the system lets it.",
+        minimum=256,
+    ),
+    Setting("client_timeout", 15, "Seconds for the head of a request, and for taking 16 KiB of an answer that waits."),
     Setting("body_memory", 256 * MEBIBYTE, "Bytes of save bodies that a worker holds before it answers 503."),
     Setting("large_body", 8 * MEBIBYTE, "Bodies and files above this many bytes are parsed in a process of their own."),
     Setting("large_waiting", 4, "How many files of over 1 MiB one worker may have checked at a time, else 503."),
@@ -103,6 +110,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("index_period", 60, "Seconds after which the tree is gone through for datasets that nothing told of."),
     Setting("streams_per_address", 250, "Streams of edits that one address may have open at a worker, else 503."),
     Setting("max_decoded", 256 * MEBIBYTE, "Largest file or chunk, in bytes, that the server inflates for a client."),
+    Setting(
+        "chunk_memory",
+        512 * MEBIBYTE,
+        "Bytes of decoded chunks that all workers together keep; at most half of the memory there is.",
+        minimum=0,
+    ),
+    Setting("decodes_waiting", 256, "Chunks that one worker may have waiting to be decoded, else 503.", maximum=65_536),
     Setting("decode_threads", 2, "Threads of each worker that inflate chunks.", maximum=256),
     Setting("file_threads", 16, "Threads of each worker that read files which are not in the page cache.", maximum=256),
     Setting("write_threads", 8, "Threads of each worker that commit annotation edits.", maximum=256),
@@ -126,6 +140,8 @@ class Settings:
     chunk_max_age: int
     max_body: int
     body_timeout: int
+    open_files: int
+    client_timeout: int
     body_memory: int
     large_body: int
     large_waiting: int
@@ -139,6 +155,8 @@ class Settings:
     index_period: int
     streams_per_address: int
     max_decoded: int
+    chunk_memory: int
+    decodes_waiting: int
     decode_threads: int
     file_threads: int
     write_threads: int

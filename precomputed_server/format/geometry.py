@@ -56,6 +56,14 @@ class Box:
         high = tuple(min(a, b) for a, b in zip(self.stop, other.stop, strict=True))
         return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
 
+    def within(self, whole: Box) -> tuple[slice, slice, slice, slice]:
+        """Where this box lies in an array "(C, Z, Y, X)" of the voxels of `whole`, which holds it."""
+        x, y, z = (
+            slice(low - first, high - first)
+            for low, high, first in zip(self.start, self.stop, whole.start, strict=True)
+        )
+        return slice(None), z, y, x
+
     def covered_by(self, cell: Vector) -> Box:
         """The cells of `cell` voxels, counted from voxel 0, that share a voxel with this box, as a box of cells.
 

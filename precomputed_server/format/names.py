@@ -58,7 +58,8 @@ BLOCK_INFO = "block_info.csv"
 
 def chunk_name(box: Box) -> str:
     """Spell a chunk: `0-64_0-64_0-25` for x, y and z."""
-    return "_".join(f"{low}-{high}" for low, high in zip(box.start, box.stop, strict=True))
+    (x0, y0, z0), (x1, y1, z1) = box.start, box.stop
+    return f"{x0}-{x1}_{y0}-{y1}_{z0}-{z1}"
 
 
 def parse_chunk_name(name: str) -> Box | None:
@@ -66,7 +67,7 @@ def parse_chunk_name(name: str) -> Box | None:
     match = _CHUNK.fullmatch(name)
     if match is None:
         return None
-    x0, x1, y0, y1, z0, z1 = (int(text) for text in match.groups())
+    x0, x1, y0, y1, z0, z1 = map(int, match.groups())
     if x0 >= x1 or y0 >= y1 or z0 >= z1:
         return None
     return Box((x0, y0, z0), (x1, y1, z1))

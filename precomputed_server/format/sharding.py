@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from precomputed_server.errors import Unreadable
 from precomputed_server.format.geometry import Vector
@@ -23,6 +24,12 @@ SHARDED_V1 = "neuroglancer_uint64_sharded_v1"
 IDENTITY_HASH, MURMUR_HASH = "identity", "murmurhash3_x86_128"
 _ENCODINGS = ("raw", "gzip")
 _PAIR = struct.Struct("<QQ")
+
+ENTRY_BYTES = _PAIR.size
+"""What a minishard takes in a shard's first index."""
+
+LISTED_BYTES = 24
+"""What a chunk takes in the index of a minishard."""
 
 
 @dataclass(frozen=True)
@@ -133,14 +140,17 @@ def minishard_index(chunks: Sequence[Listed]) -> bytes:
     return np.ascontiguousarray(deltas.T).astype("<u8").tobytes()
 
 
-def listed_chunks(index: bytes) -> Iterator[Listed]:
-    """The chunks of a minishard's index, decompressed; raises Unreadable."""
-    if len(index) % 24:
+def minishard_table(index: bytes) -> NDArray[np.uint64]:
+    """The chunks of a minishard's index, decompressed: rows of numbers, offsets and lengths; raises Unreadable."""
+    if len(index) % LISTED_BYTES:
         raise Unreadable("the index of a part of a shard is damaged.")
     deltas = np.frombuffer(index, "<u8").reshape(3, -1)
-    numbers = np.cumsum(deltas[0], dtype=np.uint64)
-    lengths = deltas[2]
-    before = np.concatenate([np.zeros(1, np.uint64), np.cumsum(lengths, dtype=np.uint64)[:-1]])[: len(numbers)]
-    offsets = np.cumsum(deltas[1], dtype=np.uint64) + before
-    rows = zip(numbers.tolist(), offsets.tolist(), lengths.tolist(), strict=True)
-    return (Listed(number, offset, length) for number, offset, length in rows)
+    table = np.cumsum(deltas, axis=1, dtype=np.uint64)
+    table[1, 1:] += table[2, :-1]
+    table[2] = deltas[2]
+    return table
+
+
+def listed_chunks(index: bytes) -> Iterator[Listed]:
+    """The chunks of a minishard's index, decompressed; raises Unreadable."""
+    return (Listed(number, offset, length) for number, offset, length in minishard_table(index).T.tolist())

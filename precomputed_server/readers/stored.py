@@ -12,8 +12,8 @@ from precomputed_server.errors import NotFound
 from precomputed_server.files import Fingerprint, Tree, read_at
 
 IDENTITY = "identity"
-TIFF = "tiff"
-"""Not an HTTP content encoding: a TIFF whose pixels have to be decoded by this server."""
+CODED = "coded"
+"""Not an HTTP content encoding: what the reader of its layout has to decode before anybody can take it."""
 
 SIBLINGS = ((".gz", "gzip"), (".br", "br"), (".zstd", "zstd"))
 """Suffixes under which other writers leave `NAME` compressed, with the content encoding that they are."""
@@ -23,7 +23,7 @@ SIBLINGS = ((".gz", "gzip"), (".br", "br"), (".zstd", "zstd"))
 class Stored:
     """A part of an open file and how it is encoded; a context manager that closes the file.
 
-    `offset` and `length` are in bytes; `encoding` is an HTTP content encoding, IDENTITY or TIFF; `decoded_bytes` is
+    `offset` and `length` are in bytes; `encoding` is an HTTP content encoding, IDENTITY or CODED; `decoded_bytes` is
     the length that decoding must give, None where nobody can know.
     """
 

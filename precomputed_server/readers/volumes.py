@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from precomputed_server.errors import Unreadable
 from precomputed_server.files import Fingerprint, Tree
 from precomputed_server.format.info import ScaleInfo, VolumeInfo, is_volume
+from precomputed_server.readers.indices import Indices
 from precomputed_server.readers.stored import open_stored
 from precomputed_server.recent import Recent
 
@@ -25,10 +26,11 @@ class Volume:
 
 
 class Volumes:
-    """The volumes of a tree, remembered by the fingerprint of their `info`."""
+    """The volumes of a tree, remembered by the fingerprint of their `info`; `indices` says where their chunks lie."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self.indices = Indices()
         self._known: Recent[str, tuple[Fingerprint, VolumeInfo | None]] = Recent(_REMEMBERED)
 
     def at(self, path: str, *, cached: bool = False) -> Volume | None:

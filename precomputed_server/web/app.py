@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -28,7 +29,8 @@ from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
 from precomputed_server.web import datasets, pages, tiles, viewer
-from precomputed_server.web.respond import problem, problem_of
+from precomputed_server.web.express import Runner
+from precomputed_server.web.respond import COMMON_HEADERS, problem, problem_of
 from precomputed_server.web.routes import (
     API,
     BLOCKS,
@@ -70,12 +72,6 @@ logger = logging.getLogger("precomputed_server")
 
 TargetHandler = Callable[[web.Request, Target], Awaitable[web.StreamResponse]]
 
-CORS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "*",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 _PREFLIGHT_SECONDS = "3600"
 _begun: ContextVar[web.StreamResponse | None] = ContextVar("begun", default=None)
 """The response to the request at hand, once something of it was sent."""
@@ -187,9 +183,9 @@ def _cut_short(request: web.Request, begun: web.StreamResponse) -> web.StreamRes
 
 
 async def _add_common_headers(request: web.Request, response: web.StreamResponse) -> None:
-    for name, value in CORS.items():
+    for name, value in COMMON_HEADERS.items():
         response.headers.setdefault(name, value)
-    response.headers["Server"] = "precomputed-server"
+    response.headers["Server"] = COMMON_HEADERS["Server"]  # aiohttp has set its own
     _begun.set(response)
 
 
@@ -229,3 +225,8 @@ def create_app(settings: Settings, *, writer_apart: bool = False) -> web.Applica
     app.on_shutdown.append(_stop_streams)
     app.cleanup_ctx.append(_lifetime)
     return app
+
+
+def create_runner(app: web.Application, **given: Any) -> web.AppRunner:
+    """What runs the application: aiohttp's runner, with the short way for chunks before it; `given` as there."""
+    return Runner(app, access_log=None, **given)

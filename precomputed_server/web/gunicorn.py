@@ -10,9 +10,10 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any
 
@@ -26,7 +27,7 @@ from precomputed_server.catalog_keeper import keep_when_possible
 from precomputed_server.errors import InvalidInput
 from precomputed_server.local_state import state_of
 from precomputed_server.settings import Settings
-from precomputed_server.web.app import create_app
+from precomputed_server.web.app import create_app, create_runner
 
 _HEARTBEATS = "/dev/shm"
 """Where workers show that they live: in memory, so that a slow disk never looks like a hung worker."""
@@ -35,6 +36,7 @@ _APART = ("writer", "indexer")
 """The roles that one process of the pool has each; the others serve."""
 
 _LOOK_S = 0.1
+_KEEPALIVE_S, _GRACEFUL_S = 75, 8
 
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 """The signals that end a process. From its fork to its first turn of the loop they wait: nobody would obey them."""
@@ -133,8 +135,7 @@ class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "on_reload": roles.on_reload,
             "worker_tmp_dir": _HEARTBEATS if os.access(_HEARTBEATS, os.W_OK) else None,
             "timeout": self.chosen.timeout,
-            "graceful_timeout": 8,
-            "keepalive": 75,
+            "graceful_timeout": _GRACEFUL_S,
             "control_socket_disable": True,
             "loglevel": "warning",
             "when_ready": lambda _: self._ready(),
@@ -146,14 +147,23 @@ class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def prepare(self) -> None:
         """What every process of the pool does first."""
         os.umask(self.chosen.umask)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = self.chosen.open_files
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if most < 0 else min(wanted, most), most))
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
 
     def run(self) -> None:
         _Arbiter(self).run()
 
-    def load(self) -> web.Application:
+    def load(self) -> Callable[[], Awaitable[web.AppRunner]]:
+        """What the worker awaits once it has a loop: the application, and how it is run."""
         self.prepare()
-        return create_app(self.chosen, writer_apart=True)
+        app = create_app(self.chosen, writer_apart=True)
+
+        async def runner() -> web.AppRunner:
+            return create_runner(app, keepalive_timeout=_KEEPALIVE_S, shutdown_timeout=_GRACEFUL_S / 100 * 95)
+
+        return runner
 
 
 def serve(settings: Settings, listener: socket.socket, ready: Callable[[str], None]) -> None:

@@ -55,8 +55,17 @@ TITLES: Mapping[int, str] = {
     507: "Storage full",
 }
 
+COMMON_HEADERS: Mapping[str, str] = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "*",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Server": "precomputed-server",
+}
+"""What every answer says, errors included."""
+
 NO_CACHE = "no-cache"
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 _QUALITY = re.compile(r"q\s*=\s*([01](?:\.\d{0,3})?)")
 
 VARY = "Accept-Encoding, User-Agent"
@@ -120,16 +129,17 @@ def check_if_match(request: web.BaseRequest, etag: str | None) -> None:
         raise PreconditionFailed("The stored version is not the one that If-Match names; read it again.", etag)
 
 
-def requested_range(request: web.BaseRequest, etag: str, length: int) -> tuple[int, int] | None:
+def requested_range(headers: Mapping[str, str], etag: str, length: int) -> tuple[int, int] | None:
     """First byte and count of the one range asked for; None when the whole is to be sent.
 
+    `headers` are the request's, found by lower-case names.
     Several ranges, unknown units and malformed values are answered with the whole (RFC 9110 §14.2), and so is a range
     whose If-Range names another version. Raises RangeNotSatisfiable.
     """
-    match = _RANGE.fullmatch(request.headers.get("Range", "").strip())
+    match = _RANGE.fullmatch(headers.get("range", "").strip())
     if match is None or match[1] == match[2] == "":
         return None
-    if request.headers.get("If-Range", quoted(etag)) != quoted(etag):
+    if headers.get("if-range", quoted(etag)) != quoted(etag):
         return None
     if match[1] == "":
         first = max(0, length - int(match[2]))
@@ -144,13 +154,13 @@ def requested_range(request: web.BaseRequest, etag: str, length: int) -> tuple[i
     return first, last - first + 1
 
 
-def accepts(request: web.BaseRequest, encoding: str) -> bool:
+def accepts(headers: Mapping[str, str], encoding: str) -> bool:
     """Whether the client says that it decodes the content `encoding`; without Accept-Encoding it does not."""
-    if encoding in _NAMED_ONLY and request.headers.get("User-Agent", "").startswith(_NAMED_ONLY[encoding]):
+    if encoding in _NAMED_ONLY and headers.get("user-agent", "").startswith(_NAMED_ONLY[encoding]):
         return False
     qualities: dict[str, float] = {}
-    for item in request.headers.get("Accept-Encoding", "").lower().split(","):
+    for item in headers.get("accept-encoding", "").lower().split(","):
         name, _, parameter = item.partition(";")
         match = _QUALITY.search(parameter)
-        qualities[name.strip()] = float(match[1]) if match else 1.0
+        qualities[name.strip().removeprefix("x-")] = float(match[1]) if match else 1.0
     return qualities.get(encoding, qualities.get("*", 0.0)) > 0

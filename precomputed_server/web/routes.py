@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote_to_bytes
 from precomputed_server.errors import InvalidPath, NotFound
 from precomputed_server.format import names
 from precomputed_server.format.names import OPEN_PATH, SESSION, VIEWER_PATH
+from precomputed_server.format.zarr import METADATA_NAMES
 
 READ = ("GET", "HEAD")
 EDIT = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")
@@ -217,7 +218,8 @@ def _read_target(raw_path: str) -> Target:
     segments = [_segment(text) for text in raw_path.split("/") if text]
     directory = raw_path.endswith("/")
     session, segments, literal = _take_prefixes(segments)
-    if any(segment.startswith(".") for segment in segments):
+    shown = segments[:-1] if segments and segments[-1] in METADATA_NAMES and not directory else segments
+    if any(segment.startswith(".") for segment in shown):
         raise NotFound("Names that begin with a dot are not served.")
     if not literal and segments and segments[0] in _FIRST_SEGMENTS:
         route = _FIRST_SEGMENTS[segments[0]]

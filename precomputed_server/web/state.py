@@ -11,17 +11,18 @@ from typing import TypeVar
 from aiohttp import web
 
 from precomputed_server.catalog.reading import CatalogReader
-from precomputed_server.files import Fingerprint, Tree, typed
-from precomputed_server.format.geometry import Box
+from precomputed_server.files import Tree, typed
 from precomputed_server.mounts import is_local, read_mounts
-from precomputed_server.readers.chunks import Chunk
+from precomputed_server.readers.base import Place
 from precomputed_server.readers.volumes import Volumes
 from precomputed_server.recent import Recent
 from precomputed_server.settings import Settings
+from precomputed_server.web.decoding import Decoder
+from precomputed_server.web.turns import Turns
 
 Result = TypeVar("Result")
 
-_VERIFIED_CHUNKS = 1 << 18
+_REMEMBERED_PLACES = 1024
 
 
 class State:
@@ -34,16 +35,17 @@ class State:
         self.tree = Tree(settings.root)
         self.volumes = Volumes(self.tree)
         self.catalog = CatalogReader(settings.state, settings.root)
-        self._inline = is_local(read_mounts(settings.root))
-        self._verified: Recent[tuple[Fingerprint, Box, int], bool] = Recent(_VERIFIED_CHUNKS)
+        self.inline = is_local(read_mounts(settings.root))
+        self.turns = Turns()
+        self.places: Recent[str, tuple[float, Place]] = Recent(_REMEMBERED_PLACES)
+        self.decoder = Decoder(settings, self.near)
         self._file_pool = ThreadPoolExecutor(settings.file_threads, "files")
-        self._decode_pool = ThreadPoolExecutor(settings.decode_threads, "decode")
         self._page_pool = ThreadPoolExecutor(1, "pages")
 
     def close(self) -> None:
         """Stop the threads and give the root back."""
         self._file_pool.shutdown(cancel_futures=True)
-        self._decode_pool.shutdown(cancel_futures=True)
+        self.decoder.close()
         self._page_pool.submit(self.catalog.close)
         self._page_pool.shutdown()
         self.tree.close()
@@ -53,7 +55,7 @@ class State:
 
         OSErrors become the project's errors, except IsADirectoryError.
         """
-        if self._inline:
+        if self.inline:
             with contextlib.suppress(BlockingIOError), _typed_errors():
                 return function(*given, cached=True)
         return await self.far(function, *given)
@@ -67,20 +69,6 @@ class State:
         """Call `function` in the one thread that asks the catalog, walks the tree, renders; errors as `near`."""
         with _typed_errors():
             return await asyncio.get_running_loop().run_in_executor(self._page_pool, function, *given)
-
-    async def decode(self, chunk: Chunk) -> bytes:
-        """Decode a chunk in one of the few threads for it, and remember that it is sound."""
-        decoded = await self.inflate(chunk.decode, self.settings.max_decoded)
-        self._verified.put((chunk.stored.fingerprint, chunk.box, chunk.array_bytes), True)
-        return decoded
-
-    async def inflate(self, function: Callable[..., Result], *given: object) -> Result:
-        """Call `function` in one of the few threads for decoding."""
-        return await asyncio.get_running_loop().run_in_executor(self._decode_pool, function, *given)
-
-    def is_verified(self, chunk: Chunk) -> bool:
-        """Whether this worker has decoded the chunk before, in the state that it has now."""
-        return self._verified.get((chunk.stored.fingerprint, chunk.box, chunk.array_bytes)) is not None
 
 
 @contextlib.contextmanager

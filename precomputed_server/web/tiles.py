@@ -8,11 +8,11 @@ from aiohttp import web
 
 from precomputed_server.errors import NotFound
 from precomputed_server.readers.chunks import find_chunk
-from precomputed_server.readers.stored import IDENTITY, find_stored
+from precomputed_server.readers.stored import find_stored
+from precomputed_server.readers.zarr import describes
 from precomputed_server.web.pages import listing
-from precomputed_server.web.respond import NO_CACHE
 from precomputed_server.web.routes import Target
-from precomputed_server.web.send import Described, content_type_of, send_bytes, send_stored
+from precomputed_server.web.send import Described, send_bytes, send_chunk, send_stored
 from precomputed_server.web.state import STATE
 
 
@@ -23,13 +23,8 @@ async def get_chunk(request: web.Request, target: Target) -> web.StreamResponse:
     if chunk is None:
         return await get_file(request, target)
     with chunk.stored:
-        described = Described(
-            str(chunk.stored.fingerprint),
-            "application/octet-stream",
-            f"max-age={state.settings.chunk_max_age}",
-            varies=chunk.stored.encoding != IDENTITY,
-        )
-        return await send_stored(request, chunk.stored, described, chunk)
+        described = Described.of_chunk(chunk.stored, state.settings.chunk_max_age)
+        return await send_chunk(request, target.path, chunk, described)
 
 
 async def get_file(request: web.Request, target: Target) -> web.StreamResponse:
@@ -42,6 +37,8 @@ async def get_file(request: web.Request, target: Target) -> web.StreamResponse:
         voxels = await _voxel_info(request, target.path)
         if voxels is not None:
             return voxels
+    if name.startswith(".") and not await state.near(describes, state.tree, state.volumes, target.path):
+        raise NotFound("Names that begin with a dot are not served.")
     try:
         stored = await state.near(find_stored, state.tree, target.path)
     except IsADirectoryError:
@@ -49,9 +46,7 @@ async def get_file(request: web.Request, target: Target) -> web.StreamResponse:
     if stored is None:
         raise NotFound("Nothing is stored under this path.")
     with stored:
-        cache_control = f"max-age={state.settings.chunk_max_age}" if name.endswith(".shard") else NO_CACHE
-        varies = stored.encoding != IDENTITY
-        described = Described(str(stored.fingerprint), content_type_of(name), cache_control, varies, sandboxed=True)
+        described = Described.of_file(stored, target.path, state.settings.chunk_max_age)
         return await send_stored(request, stored, described)
 
 

@@ -1,12 +1,7 @@
-"""Neuroglancer opens the OME-Zarr trees that a conversion writes, from any file server that allows it."""
+"""Neuroglancer opens the OME-Zarr trees that a conversion writes, as zarr, from our server."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -22,40 +17,17 @@ from tests.end_to_end.test_neuroglancer import WINDOW, place_of, shown_voxels
 pytestmark = pytest.mark.component
 
 
-class _Files(SimpleHTTPRequestHandler):
-    """Every file, to any page; a viewer has to be told that names with dots exist, which our server does not."""
-
-    def end_headers(self) -> None:
-        self.send_header("Access-Control-Allow-Origin", "*")
-        super().end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextlib.contextmanager
-def file_server(directory: Path) -> Iterator[str]:
-    """The URL of a server of the files of `directory`."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(directory))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def test_a_slice_of_the_finest_level(tmp_path: Path, served: Served) -> None:
+@pytest.mark.parametrize("scheme", ["zarr", "zarr2"])
+def test_a_slice_of_the_finest_level(scheme: str, tmp_path: Path, served: Served) -> None:
     voxels = phantom_stack(tmp_path / "planes", (9, 131, 150), "uint16")
     options = ConvertOptions(voxel_size=parse_edges("0.5,0.5,2"), chunk_size=(64, 64, 4), format="zarr")
-    convert(str(tmp_path / "planes"), tmp_path / "made", options)
+    convert(str(tmp_path / "planes"), served.root / scheme, options)
     plane = voxels[0, 5]
     expected = np.stack([plane >> 8, plane & 255, np.full_like(plane, 255)], axis=-1).astype(np.uint8)
-    with visit(*WINDOW) as viewer, file_server(tmp_path) as url:
+    with visit(*WINDOW) as viewer:
         # Its first voxel's centre is the origin: all lies half a voxel lower than in a precomputed volume.
-        state = slice_state(url, [500.0, 500.0, 2000.0], [150 // 2 - 0.5, 131 // 2 - 0.5, 5])
-        state["layers"][0]["source"] = f"zarr2://{url}/made/"
+        state = slice_state(served.server.url, [500.0, 500.0, 2000.0], [150 // 2 - 0.5, 131 // 2 - 0.5, 5])
+        state["layers"][0]["source"] = f"{scheme}://{served.server.url}/{scheme}/"
         open_viewer(viewer, served.server.url, state)
         panel = viewer.until(
             lambda: shown_voxels(viewer), lambda panel: np.array_equal(place_of(panel, plane), expected)

@@ -140,11 +140,28 @@ def test_segments_that_no_file_may_have(raw_path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw_path", ["/.precomputed/dataset.json", "/a/.history/log.jsonl", "/~/.hidden", "/%2ehidden"]
+    "raw_path",
+    [
+        "/.precomputed/dataset.json",
+        "/a/.history/log.jsonl",
+        "/~/.hidden",
+        "/%2ehidden",
+        "/a/.zgroup/",
+        "/a/.zgroup/b",
+        "/a/.zarrays",
+        "/.precomputed/.zgroup",
+        "/a/.zmetadata",
+    ],
 )
 def test_names_with_a_dot_are_not_found(raw_path: str) -> None:
     with pytest.raises(NotFound, match="begin with a dot"):
         parse_target(raw_path)
+
+
+@pytest.mark.parametrize("name", [".zgroup", ".zattrs", ".zarray", "zarr.json"])
+def test_names_by_which_zarr_is_found_are_let_through(name: str) -> None:
+    target = parse_target(f"/lab/brain/{name}")
+    assert (target.route, target.path) == (TREE, f"lab/brain/{name}")
 
 
 @pytest.mark.parametrize("name", RESERVED)

@@ -152,13 +152,13 @@ async def test_a_stream_longer_than_its_header_says_is_500(root: Path, client: C
         assert (await client.get(f"/brain/{CORNER}", headers={"Accept-Encoding": accepted})).status == 500
 
 
-async def test_a_layout_that_cannot_be_read_is_never_shown_as_empty(root: Path, client: Client) -> None:
+async def test_a_damaged_layout_is_never_shown_as_empty(root: Path, client: Client) -> None:
     write_dataset(root / "brain", volume((1, 20, 64, 64)))
     (root / "brain" / CORNER).unlink()
     (root / "brain" / "1_1_1" / "precomputed.blockfs").write_bytes(b"BlockFS\0")
     answer = await client.get(f"/brain/{CORNER}")
     assert answer.status == 500
-    assert "BlockFS" in await answer.text()
+    assert "precomputed.blockfs" in await answer.text()
 
 
 async def test_a_dataset_converted_again_is_seen_at_once(root: Path, client: Client) -> None:
@@ -325,14 +325,14 @@ async def test_a_chunk_is_checked_again_when_info_changes(root: Path, client: Cl
     assert (await client.get(f"/brain/{CORNER}", headers=asked)).status == 500
 
 
-async def test_a_sharded_scale_is_never_shown_as_empty(root: Path, client: Client) -> None:
+async def test_a_scale_sharded_in_an_unknown_way_is_never_shown_as_empty(root: Path, client: Client) -> None:
     info = json.loads(write_dataset(root / "brain", volume((1, 20, 64, 64))).to_bytes())
     info["scales"][0]["sharding"] = {"@type": "neuroglancer_uint64_sharded_v1"}
     (root / "brain" / "info").write_text(json.dumps(info))
     (root / "brain" / CORNER).unlink()
     answer = await client.get(f"/brain/{CORNER}")
     assert answer.status == 500
-    assert "shards" in await answer.text()
+    assert "sharding" in await answer.text()
 
 
 async def test_a_compressed_file_beyond_the_bound_is_not_even_read(
