@@ -21,7 +21,7 @@ from precomputed_server.errors import InvalidInput
 from precomputed_server.files import Tree
 from precomputed_server.format.names import ANNOTATIONS, OPEN_PATH, VIEWER_PATH
 from precomputed_server.readers.volumes import Volumes
-from precomputed_server.web.routes import tree_url
+from precomputed_server.web.targets import tree_url
 
 Tell = Callable[[str], None]
 

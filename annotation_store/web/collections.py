@@ -29,9 +29,9 @@ from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import COLLECTIONS
 from precomputed_server.settings import Settings
 from precomputed_server.web import pages, tiles
-from precomputed_server.web.routes import Target
 from precomputed_server.web.send import Described, send_bytes
 from precomputed_server.web.state import STATE
+from precomputed_server.web.targets import Target
 
 Result = TypeVar("Result")
 

@@ -17,7 +17,7 @@ from annotation_store.web.request import Arrival, json_answer
 from annotation_store.web.service import STORE, AnnotationService, Place
 from precomputed_server.errors import InvalidInput, PrecomputedError
 from precomputed_server.web.respond import status_of
-from precomputed_server.web.routes import Target
+from precomputed_server.web.targets import Target
 
 _MOST, _LONGEST = 10_000, 4 << 20
 """How many edits a request may have, and bytes: it is read here, beside what others are served."""

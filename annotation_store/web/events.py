@@ -23,7 +23,7 @@ from annotation_store.web.versions import instant_of_query
 from precomputed_server.errors import PrecomputedError
 from precomputed_server.local_state import this_host
 from precomputed_server.web.respond import NO_CACHE
-from precomputed_server.web.routes import Target
+from precomputed_server.web.targets import Target
 
 COMMENT_EVERY_S = 15.0
 _RETRY_MS = 1000

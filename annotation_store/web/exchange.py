@@ -42,8 +42,9 @@ from precomputed_server.format.names import ANNOTATIONS, VIEWER_PATH
 from precomputed_server.format.viewer_state import ViewerLayer, viewer_state
 from precomputed_server.readers.volumes import Volume
 from precomputed_server.web.respond import NO_CACHE, status_of
-from precomputed_server.web.routes import TREE, Target, parse_target, tree_url
+from precomputed_server.web.routes import TREE
 from precomputed_server.web.state import STATE
+from precomputed_server.web.targets import Target, parse_target, tree_url
 
 _ATTEMPTS = 5
 _MOST_NAMED = 20

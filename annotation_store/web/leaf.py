@@ -18,8 +18,8 @@ from annotation_store.web.service import STORE, AnnotationService, Place
 from annotation_store.web.versions import get_version
 from precomputed_server.errors import PrecomputedError
 from precomputed_server.web.respond import NO_CACHE
-from precomputed_server.web.routes import Target
 from precomputed_server.web.send import Described, send_bytes
+from precomputed_server.web.targets import Target
 
 _MERGE_PATCH = "application/merge-patch+json"
 

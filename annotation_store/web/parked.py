@@ -12,7 +12,7 @@ from annotation_store.web.request import JSON, Arrival, json_answer, page_of, to
 from annotation_store.web.service import STORE, Place
 from precomputed_server.errors import NotFound
 from precomputed_server.web.respond import NO_CACHE
-from precomputed_server.web.routes import Target
+from precomputed_server.web.targets import Target
 
 
 async def get_parked(request: web.Request, target: Target) -> web.StreamResponse:

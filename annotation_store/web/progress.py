@@ -25,8 +25,8 @@ from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError
 from precomputed_server.recent import Recent
 from precomputed_server.settings import Settings
 from precomputed_server.web.respond import NO_CACHE
-from precomputed_server.web.routes import Target
 from precomputed_server.web.send import Described, send_bytes
+from precomputed_server.web.targets import Target
 
 _DATASETS = 64
 _ROWS, _MOST_ROWS = 50, 1000

@@ -18,7 +18,7 @@ from annotation_store.web.service import STORE
 from precomputed_server.errors import NotFound, PrecomputedError
 from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.web.respond import problem_of, status_of
-from precomputed_server.web.routes import Target
+from precomputed_server.web.targets import Target
 
 
 class PutBody:

@@ -20,7 +20,7 @@ from annotation_store.orders import Order, Outcome, Part
 from annotation_store.web.service import Place
 from precomputed_server.errors import InvalidInput
 from precomputed_server.web.respond import NO_CACHE, quoted
-from precomputed_server.web.routes import Session, Target
+from precomputed_server.web.targets import Session, Target
 
 JSON = "application/json"
 VERSION_HEADER = "Precomputed-Version"

@@ -19,7 +19,7 @@ from annotation_store.web.request import Arrival, check_query, json_answer
 from annotation_store.web.service import STORE, Place
 from precomputed_server.errors import InvalidAnnotation, InvalidInput, NotFound, TooLarge
 from precomputed_server.web.respond import check_if_match
-from precomputed_server.web.routes import Target
+from precomputed_server.web.targets import Target
 
 _MOST, _LONGEST = 10_000, 4 << 20
 """How many annotations a request may confirm, and how many bytes it may have."""

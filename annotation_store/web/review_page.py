@@ -13,8 +13,8 @@ from precomputed_server.errors import NotFound
 from precomputed_server.format.names import VIEWER_PATH
 from precomputed_server.format.viewer_state import ViewerLayer, looking_closely, viewer_state
 from precomputed_server.web.pages import page_of, way_home
-from precomputed_server.web.routes import Target, tree_url
 from precomputed_server.web.state import STATE
+from precomputed_server.web.targets import Target, tree_url
 
 _MARKER = "to review"
 

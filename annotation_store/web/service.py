@@ -29,7 +29,7 @@ from precomputed_server.mounts import is_local, read_mounts, why_not_writable
 from precomputed_server.readers.volumes import Volumes
 from precomputed_server.recent import Recent
 from precomputed_server.settings import Settings
-from precomputed_server.web.routes import Target
+from precomputed_server.web.targets import Target
 
 Result = TypeVar("Result")
 

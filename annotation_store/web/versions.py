@@ -20,8 +20,8 @@ from annotation_store.web.request import JSON, VERSION_HEADER, Arrival, check_qu
 from annotation_store.web.service import STORE, Place
 from precomputed_server.errors import InvalidInput
 from precomputed_server.web.respond import NO_CACHE
-from precomputed_server.web.routes import Target
 from precomputed_server.web.send import Described, send_bytes
+from precomputed_server.web.targets import Target
 
 _ENTRIES = 50
 _MOST_ENTRIES = 1000

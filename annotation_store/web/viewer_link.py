@@ -21,8 +21,8 @@ from precomputed_server.format.viewer_state import (
 from precomputed_server.readers.volumes import Volume
 from precomputed_server.web.pages import source_of, way_home
 from precomputed_server.web.respond import NO_CACHE
-from precomputed_server.web.routes import Target
 from precomputed_server.web.state import STATE, State
+from precomputed_server.web.targets import Target
 
 _COLOURS: Mapping[str, str] = {"fibers": COLOURS[2], "centroids": COLOURS[1], CONTOURS: COLOURS[3]}
 _OTHER = COLOURS[0]

@@ -63,10 +63,9 @@ from precomputed_server.web.routes import (
     VIEWER,
     VIEWER_STATE,
     Route,
-    Target,
-    parse_target,
 )
 from precomputed_server.web.state import STATE, State
+from precomputed_server.web.targets import Target, parse_target
 
 logger = logging.getLogger("precomputed_server")
 

@@ -14,8 +14,8 @@ from precomputed_server.catalog.entries import STATES
 from precomputed_server.errors import InvalidInput, NotFound
 from precomputed_server.format.names import STATISTICS
 from precomputed_server.web.respond import NO_CACHE
-from precomputed_server.web.routes import Target
 from precomputed_server.web.state import STATE, State
+from precomputed_server.web.targets import Target
 
 MOST, USUALLY = 1000, 100
 _LONGEST_QUERY = 1000

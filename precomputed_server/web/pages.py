@@ -15,8 +15,8 @@ from precomputed_server.catalog.records import Dataset
 from precomputed_server.catalog.scan import find_datasets
 from precomputed_server.files import Entry
 from precomputed_server.format.names import ANNOTATIONS, COLLECTIONS, OPEN_PATH, VIEWER_PATH
-from precomputed_server.web.routes import Target, tree_url
 from precomputed_server.web.state import STATE, State
+from precomputed_server.web.targets import Target, tree_url
 
 _HTML, _INFO = "text/html", "info"
 _POLICY = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'self'"

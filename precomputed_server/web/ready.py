@@ -14,9 +14,10 @@ from precomputed_server.readers.base import Place
 from precomputed_server.readers.registry import find_cell, place_of
 from precomputed_server.readers.stored import IDENTITY, Stored, find_stored
 from precomputed_server.web.respond import COMMON_HEADERS, requested_range
-from precomputed_server.web.routes import CHUNK, TREE, parse_target
+from precomputed_server.web.routes import CHUNK, TREE
 from precomputed_server.web.send import AT_ONCE, Described, encoding_for
 from precomputed_server.web.state import State
+from precomputed_server.web.targets import parse_target
 
 _SHARD = ".shard"
 _REASONS = {200: "OK", 206: "Partial Content"}

@@ -11,9 +11,9 @@ from precomputed_server.readers.chunks import find_chunk
 from precomputed_server.readers.stored import find_stored
 from precomputed_server.readers.zarr import describes
 from precomputed_server.web.pages import listing
-from precomputed_server.web.routes import Target
 from precomputed_server.web.send import Described, send_bytes, send_chunk, send_stored
 from precomputed_server.web.state import STATE
+from precomputed_server.web.targets import Target
 
 
 async def get_chunk(request: web.Request, target: Target) -> web.StreamResponse:

@@ -14,9 +14,9 @@ from precomputed_server.errors import MissingExtra, NotFound
 from precomputed_server.files import Tree
 from precomputed_server.readers.stored import find_stored
 from precomputed_server.web.pages import api_page
-from precomputed_server.web.routes import Target
 from precomputed_server.web.send import Described, content_type_of, send_bytes, send_stored
 from precomputed_server.web.state import STATE
+from precomputed_server.web.targets import Target
 
 _STATIC = Tree(Path(__file__).parent / "static")
 _SWAGGER = Tree(Path(swagger_ui_bundle.swagger_ui_path))

@@ -22,7 +22,6 @@ from precomputed_server.web.routes import (
     PARKED_END,
     PARKED_SAVE,
     PROGRESS,
-    RESERVED,
     RESTORE,
     REVIEW,
     REVIEW_PAGE,
@@ -31,9 +30,8 @@ from precomputed_server.web.routes import (
     VIEWER,
     VIEWER_STATE,
     Route,
-    Session,
-    parse_target,
 )
+from precomputed_server.web.targets import RESERVED, Session, parse_target
 
 
 @pytest.mark.parametrize(
