@@ -66,12 +66,12 @@ def cell_at(scale: ScaleInfo, start: Vector, chunk_size: Vector | None = None) -
 
 def is_cell(scale: ScaleInfo, box: Box) -> bool:
     """Whether `box` is exactly one cell of the grid of one of the scale's chunk sizes."""
-    return any(
-        all(
-            low >= offset and (low - offset) % length == 0 and high == min(low + length, offset + extent) > low
-            for low, high, offset, extent, length in zip(
-                box.start, box.stop, scale.voxel_offset, scale.size, step, strict=True
-            )
-        )
-        for step in scale.chunk_sizes
-    )
+    # Axis by axis and without making boxes: this is asked for every chunk that is served.
+    axes = tuple(zip(box.start, box.stop, scale.voxel_offset, scale.size, strict=True))
+    for step in scale.chunk_sizes:
+        for (low, high, offset, extent), length in zip(axes, step, strict=True):
+            if low < offset or (low - offset) % length or high != min(low + length, offset + extent):
+                break
+        else:
+            return True
+    return False

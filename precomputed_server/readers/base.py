@@ -39,6 +39,8 @@ class ChunkReader(Protocol):
     def stored(self, box: Box, *, cached: bool = False) -> Stored | None:
         """Where the chunk's bytes lie, open, and how they are encoded; nothing is decoded.
 
+        Of a chunk that is put together from several parts, CODED, it is the first, with a fingerprint of them all.
+
         Raises Unreadable, OSError as `Source.open` does, BlockingIOError when `cached` and a disk would be waited for.
         """
 

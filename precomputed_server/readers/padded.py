@@ -143,12 +143,10 @@ class Padded:
     def _several(self, pieces: Sequence[Piece], *, cached: bool) -> Stored | None:
         first: Stored | None = None
         seen: list[Fingerprint | None] = [self.cells.fingerprint]
-        length = 0
         try:
             for piece in pieces:
                 found = self.cells.open(piece, cached=cached)
                 seen.append(None if found is None else found.fingerprint)
-                length += 0 if found is None else found.length
                 if first is None:
                     first = found
                 elif found is not None:
@@ -159,7 +157,7 @@ class Padded:
             raise
         if first is None:
             return None
-        return replace(first, fingerprint=_together(seen), length=length, encoding=CODED)
+        return replace(first, fingerprint=_together(seen), encoding=CODED)
 
     def _is_whole(self, piece: Piece, box: Box) -> bool:
         return piece.box == box and piece.channels == (0, self.place.info.num_channels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import struct
@@ -34,6 +35,18 @@ FIRST = Box(OFFSET, (OFFSET[0] + 16, OFFSET[1] + 16, OFFSET[2] + 8))
 NAME = chunk_name(FIRST)
 
 Plant = Callable[[Path], object]
+
+
+@functools.cache
+def zlib_bomb() -> bytes:
+    """BOMB as zlib has it."""
+    return zlib.compress(BOMB, 9)
+
+
+@functools.cache
+def gzip_bomb() -> bytes:
+    """BOMB as gzip has it."""
+    return gzip.compress(BOMB, 9)
 
 
 def read_chunk(root: Path, name: str = NAME) -> bytes:
@@ -96,7 +109,7 @@ def wide_page(path: Path, **tags: int) -> None:
 
 def pages_of_bombs(level: Path) -> None:
     """Every strip inflates to far more than a plane."""
-    packed = zlib.compress(BOMB, 9)
+    packed = zlib_bomb()
     path = level / f"{NAME}.tiff"
     with tifffile.TiffFile(path) as file:
         places = [page.tags["StripOffsets"].valueoffset for page in file.pages]  # type: ignore[union-attr]
@@ -122,7 +135,7 @@ def jpeg_page(level: Path) -> None:
 
 
 def large_chunks(level: Path) -> None:
-    (level / "0.0.0").write_bytes(zlib.compress(BOMB, 9))
+    (level / "0.0.0").write_bytes(zlib_bomb())
     changed_json(level / ".zarray", chunks=[1 << 12] * 3)
 
 
@@ -139,7 +152,7 @@ def gzip_index(level: Path) -> None:
     info = json.loads((level.parent / "info").read_text())
     info["scales"][0]["size"] = [160_000, 160_000, 8]
     (level.parent / "info").write_text(json.dumps(info))
-    packed = gzip.compress(BOMB, 9)
+    packed = gzip_bomb()
     for shard in range(4):
         (level / f"{shard}.shard").write_bytes(2 * struct.pack("<QQ", 0, len(packed)) + packed)
 
@@ -158,7 +171,7 @@ def many_minishards(level: Path) -> None:
 
 
 BOMBS: dict[str, tuple[str, Plant]] = {
-    "gz": ("gz", lambda level: (level / f"{NAME}.gz").write_bytes(gzip.compress(BOMB, 9))),
+    "gz": ("gz", lambda level: (level / f"{NAME}.gz").write_bytes(gzip_bomb())),
     "br": ("br", lambda level: (level / f"{NAME}.br").write_bytes(imagecodecs.brotli_encode(BOMB, level=1))),
     "zstd": ("zstd", lambda level: (level / f"{NAME}.zstd").write_bytes(imagecodecs.zstd_encode(BOMB))),
     "a huge gz": ("gz", lambda level: sparse(level / f"{NAME}.gz")),
@@ -184,7 +197,7 @@ BOMBS: dict[str, tuple[str, Plant]] = {
         lambda level: changed_bytes(level / "precomputed.blockfs", 12, struct.pack("<I", (1 << 32) - 1)),
     ),
     "zarr: a frame": ("zarr", lambda level: blosc_of(2 << 30, level, "0/0/0", 0)),
-    "zarr: a stream": ("zarr_zlib", lambda level: (level / "0.0.0").write_bytes(zlib.compress(BOMB, 9))),
+    "zarr: a stream": ("zarr_zlib", lambda level: (level / "0.0.0").write_bytes(zlib_bomb())),
     "zarr: lz4": ("zarr_lz4", lambda level: changed_bytes(level / "0.0.0", 0, struct.pack("<I", (1 << 31) - 1))),
     "zarr: chunks": ("zarr", lambda level: changed_json(level / ".zarray", chunks=[1 << 40] * 3)),
     "zarr: a stream of large chunks": ("zarr_zlib", large_chunks),

@@ -48,6 +48,7 @@ class Reading:
             return None
         assert found is not None
         with found.stored:
+            assert len(found.stored.read()) == found.stored.length
             data = found.decode(LIMIT)
         return voxels_of(data, scale_place(self.tree, self.volumes, f"brain/{KEY}"), box)
 
