@@ -10,7 +10,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +43,8 @@ def measure(url: str, workload: Workload, work: Path, arguments: argparse.Namesp
 def _save_for(url: str, seconds: float) -> float:
     """Save one point after the other; the p99 in milliseconds."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
-    times, end, number = [], time.monotonic() + seconds, 0
+    times: list[float] = []
+    end, number = time.monotonic() + seconds, 0
     while time.monotonic() < end or len(times) < 2:
         number += 1
         identifier = f"{number % 100:040x}"
@@ -60,7 +61,7 @@ def _save_for(url: str, seconds: float) -> float:
 
 
 @contextlib.contextmanager
-def _meanwhile(run: partial[object]) -> Iterator[None]:
+def _meanwhile(run: Callable[[], object]) -> Iterator[None]:
     """Run it in a thread while the block runs."""
     thread = threading.Thread(target=run)
     thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import os
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from precomputed_server.errors import Busy
+from precomputed_server.errors import Busy, Unreadable
 from precomputed_server.files import Fingerprint, typed
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.names import CHUNK_TIFF_SUFFIX
@@ -133,10 +134,11 @@ class Decoder:
 
 
 def _read(stored: Stored, *, cached: bool = False) -> None:
-    """Have the stored bytes in the page cache."""
+    """Have the stored bytes in the page cache; of a chunk that lies in several files, the first's."""
     if cached and stored.length > _AT_ONCE:
         raise BlockingIOError(errno.EAGAIN, "to read it takes long")
-    stored.read(cached=cached)
+    with contextlib.suppress(Unreadable):  # shorter than it should be: who decodes says so
+        stored.read(cached=cached)
 
 
 def _decode(chunk: Chunk, limit: int) -> tuple[bytes, Checked]:
