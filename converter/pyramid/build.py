@@ -8,12 +8,12 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 from converter.pyramid.crew import Crew
-from converter.pyramid.decoding import decode_bytes, decoded
+from converter.pyramid.decoding import decode_bytes, decoded_slab
 from converter.pyramid.journal import Journal
 from converter.pyramid.plan import (
     Pyramid,
@@ -165,8 +165,9 @@ class Build:
         for _, cells in groupby(remaining, key=lambda cell: cell[2]):
             slab = list(cells)
             directory.mkdir(exist_ok=True)
-            tasks, stored = decoded(self.source, self._slab(stage, slab).moved(self.source.bounds.start), directory)
-            yield tasks
+            planes = decoded_slab(self.source, self._slab(stage, slab), directory, tolerant=self.on_error != FAIL)
+            yield chain.from_iterable(planes.tasks)
+            stored = planes.source()
             yield [self._task(number, stage, cell, stored) for cell in slab]
             shutil.rmtree(directory)
 
@@ -201,10 +202,10 @@ class Build:
                 report.keep(done)
 
     def _slab(self, stage: Stage, cells: Sequence[Vector]) -> Box:
-        """Everything that the tasks at `cells` read."""
+        """Everything that the tasks at `cells` read of the source."""
         boxes = [task_box(self.pyramid, stage, cell) for cell in cells]
         x, y, z = ((min(box.start[axis] for box in boxes), max(box.stop[axis] for box in boxes)) for axis in range(3))
-        return Box((x[0], y[0], z[0]), (x[1], y[1], z[1]))
+        return Box((x[0], y[0], z[0]), (x[1], y[1], z[1])).moved(self.source.bounds.start)
 
     def _task(self, number: int, stage: Stage, cell: Vector, source: VoxelSource) -> Task:
         last = number + 1 == len(self.plan.stages)
