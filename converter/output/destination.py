@@ -26,9 +26,10 @@ _LOCK_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True)
 class Destination:
-    """The paths of a dataset that this program writes."""
+    """The paths of a volume that this program writes: a dataset, or the `layer` of that name of the one above it."""
 
     path: Path
+    layer: str | None = None
 
     @property
     def info(self) -> Path:

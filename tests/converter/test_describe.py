@@ -83,7 +83,7 @@ def test_the_voxel_size_of_every_scale_changes_and_nothing_else(made: Path) -> N
     ]
     assert read_record(made, "dataset.json")["voxel_size"] == {
         "micrometres": [0.325, 1.0, 2.0],
-        "source": ["given", "given", "given"],
+        "source": ["corrected", "given", "corrected"],
     }
     assert "0.325 × 1 × 2 µm" in result.stdout
 
