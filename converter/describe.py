@@ -19,7 +19,7 @@ from converter.output.corrections import recorded_channels
 from converter.output.destination import Destination, has_annotations, locked, read_json
 from converter.output.finished import finish_interrupted
 from converter.output.relocate import forget_begun, must_rename, shifted, stage_renamed
-from converter.output.swap import SwapPlan, TransformAnnotations, begin_swap, roll_forward
+from converter.output.swap import SwapPlan, TransformAnnotations, begin_swap, interrupted_swap, roll_forward
 from converter.pyramid.results import shown_channels
 from converter.stacks.channels import Channel
 from converter.stacks.voxel_size import AXES, CORRECTED, Edges
@@ -99,9 +99,12 @@ class Described:
 
 
 def described(dataset: Path) -> Described:
-    """What the dataset says of itself; raises NotFound where there is none, Unreadable."""
+    """What the dataset says of itself, or will when what was interrupted is ended; raises NotFound, Unreadable."""
     destination = Destination(dataset)
-    record = read_json(dataset / RECORD)
+    record, plan = read_json(dataset / RECORD), interrupted_swap(destination)
+    if plan is not None:
+        text = plan.files.get(RECORD)
+        return Described(dataset, (record or {}) if text is None else json.loads(text), plan.info)
     if not destination.info.exists():
         if record is None:
             raise NotFound(f"{dataset} is not a dataset: it has no info file of a volume.")
