@@ -21,6 +21,7 @@ from converter.output.destination import (
     has_annotations,
     locked,
     must_transform,
+    not_written,
     own_files,
     read_json,
 )
@@ -41,7 +42,6 @@ from converter.pyramid.progress import Progress
 from converter.pyramid.results import Found, gather, level_figures, write_manifest
 from converter.pyramid.target import Target
 from precomputed_server.errors import InvalidInput
-from precomputed_server.files import typed
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import (
@@ -96,7 +96,7 @@ def convert(
                     lambda told: _run(conversion, destination, crew, told, transform_annotations),
                 )
     except OSError as error:
-        raise typed(error, str(error.filename or dest), writing=True) from error
+        raise not_written(destination, error) from error
 
 
 def _run(
