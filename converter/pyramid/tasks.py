@@ -81,7 +81,7 @@ class BuildBlock:
 
     `next_level`, if any, takes what the next stage is made from. `on_error` says what is done when a plane cannot be
     read: with SKIP the finest chunks that need it are left out, with BLANK its voxels are 0, else SourceError is
-    raised.
+    raised. `known` are the places of planes of which that is known.
     """
 
     pyramid: Pyramid
@@ -93,6 +93,7 @@ class BuildBlock:
     journal: Journal
     next_level: ScratchLevel | None = None
     on_error: str = FAIL
+    known: tuple[int, ...] = ()
 
     @property
     def origin(self) -> Vector:
@@ -117,9 +118,10 @@ class _Making:
     paths: list[Path] = field(default_factory=list)
     channels: list[Channel] = field(default_factory=list)
     labels: Array | None = None
-    unreadable: list[str] = field(default_factory=list)
-    lost: set[int] = field(default_factory=set)
-    """Where along the source's plane axis the planes of the block lie that cannot be read."""
+    lost: dict[int, str] = field(default_factory=dict)
+    """Why planes cannot be read, by their place along the source's plane axis."""
+    blank: set[int] = field(default_factory=set)
+    """Where along that axis, counted from the level's first voxel, the block has 0 instead of them."""
 
     def run(self) -> Done:
         task = self.task
@@ -138,7 +140,8 @@ class _Making:
             entries={level: np.array(sorted(rows), ENTRY) for level, rows in self.entries.items()},
             channels=tuple(channel.to_json() for channel in self.channels),
             labels=() if self.labels is None else tuple(self.labels.tolist()),
-            unreadable=tuple(sorted(set(self.unreadable))),
+            lost=self.lost,
+            known=task.known,
         )
 
     def block(self, level: int, cell: Vector, box: Box) -> Array:
@@ -192,7 +195,7 @@ class _Making:
 
     def _read(self, box: Box, cell: Vector) -> Array:
         task = self.task
-        self.lost.clear()
+        self.blank.clear()
         try:
             voxels = task.source.read(box.moved(task.origin))
         except SourceError:
@@ -212,22 +215,22 @@ class _Making:
             try:
                 voxels[within(part, box)] = task.source.read(part.moved(task.origin))
             except SourceError as error:
-                self.unreadable.append(str(error))
-                self.lost.add(part.start[axis])
+                self.lost[part.start[axis] + task.origin[axis]] = str(error)
+                self.blank.add(part.start[axis])
         return voxels
 
     def _counted(self, box: Box) -> Iterable[Box]:
         """The parts of a box whose voxels count in the statistics."""
-        if self.task.on_error != SKIP or not self.lost:
+        if self.task.on_error != SKIP or not self.blank:
             return (box,)
         axis = self.task.source.plane_axis
-        return (part for part in _planes(box, axis) if part.start[axis] not in self.lost)
+        return (part for part in _planes(box, axis) if part.start[axis] not in self.blank)
 
     def _is_left_out(self, level: int, chunk: Box) -> bool:
         if level or self.task.on_error != SKIP:
             return False
         axis = self.task.source.plane_axis
-        return not self.lost.isdisjoint(range(chunk.start[axis], chunk.stop[axis]))
+        return not self.blank.isdisjoint(range(chunk.start[axis], chunk.stop[axis]))
 
     def _look(self, voxels: Array, box: Box) -> None:
         """Take full-resolution voxels into account in the statistics."""

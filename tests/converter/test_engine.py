@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorstore
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -367,3 +368,60 @@ def test_a_damaged_plane_that_is_decoded_first_ends_the_conversion_which_goes_on
     write_planes(tmp_path / "planes", voxels, compression="zlib")
     convert(source, made, few)
     np.testing.assert_array_equal(read_level(made, 0)[0], voxels.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("on_error", ["skip", "blank"])
+@pytest.mark.parametrize("flip", ["z", None])
+def test_a_plane_of_which_one_strip_is_damaged_cannot_be_read_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_error: str, flip: str | None
+) -> None:
+    """However the work is divided, and also when it is interrupted once tasks have read the other strips."""
+    voxels = volume(64, 64, 40)
+    source = write_planes(tmp_path / "planes", voxels, compression="zlib", rowsperstrip=16)
+    odd = source / "img_11.tif"
+    with tifffile.TiffFile(odd) as tiff:
+        start, length = tiff.pages[0].dataoffsets[2], tiff.pages[0].databytecounts[2]
+    data = bytearray(odd.read_bytes())
+    data[start : start + length] = bytes(length)
+    odd.write_bytes(data)
+    view = source_options(flip=flip, crop=",,3:")
+    wanted = options(**{**MANY, "levels": 3}, format="raw", on_error=on_error, source=view)
+    with monkeypatch.context() as whole:
+        whole.setattr("converter.pyramid.plan._SMALL_BYTES", 64 << 20)
+        summary = convert(str(source), tmp_path / "whole", wanted)
+    assert len(summary.unreadable) == 1
+    for done in range(0, 12, 3):
+        made = tmp_path / str(done)
+        with monkeypatch.context() as stopping:
+            _stop_after(stopping, done)
+            with pytest.raises(Stopped):
+                convert(str(source), made, wanted)
+        convert(str(source), made, wanted)
+        assert files_of(made) == files_of(tmp_path / "whole")
+    voxels[11] = 0
+    if on_error == "blank":
+        np.testing.assert_array_equal(_opened(made, 0).read().result()[..., 0].T, voxels[:: -1 if flip else 1][3:])
+
+
+@pytest.mark.parametrize("storage", [{}, {"compression": "zlib"}])
+@pytest.mark.parametrize(
+    "flags", [{"crop": ",,3:"}, {"crop": ",,3:35"}, {"crop": "5:,3:,7:"}, {"crop": "1:33,1:49,1:", "flip": "z"}]
+)
+@pytest.mark.parametrize("transpose", [None, "zyx"])
+def test_levels_of_a_part_are_right_where_one_task_ends_and_the_next_begins(
+    tmp_path: Path, flags: dict[str, str], transpose: str | None, storage: dict[str, Any]
+) -> None:
+    """A voxel of a coarser level may be made from voxels that lie in two blocks."""
+    source = str(write_planes(tmp_path / "planes", volume(56, 60, 50), **storage))
+    seen = source_options(**flags, transpose=transpose)
+    convert(source, tmp_path / "made", options(**MANY, format="raw", source=seen))
+    for level in range(1, 4):
+        finer = tensorstore.downsample(_opened(tmp_path / "made", level - 1), [2, 2, 2, 1], "mean")
+        ours = _opened(tmp_path / "made", level)
+        assert ours.domain == finer.domain
+        np.testing.assert_array_equal(ours.read().result(), finer.read().result())
+
+
+def _opened(dataset: Path, level: int) -> Any:  # noqa: ANN401
+    store = {"driver": "neuroglancer_precomputed", "kvstore": f"file://{dataset}/", "scale_index": level}
+    return tensorstore.open(store).result()
