@@ -16,7 +16,7 @@ from converter.output.destination import Destination
 from converter.output.finished import finished_summary, recorded_request
 from converter.output.provenance import request
 from converter.output.swap import TransformAnnotations
-from converter.pyramid.progress import every, progress_on
+from converter.pyramid.progress import Events, Progress, every, progress_on
 from converter.report import figures, headline, summary_lines
 from converter.source_version import is_made_of_its_source
 from converter.split import convert_split
@@ -31,33 +31,52 @@ class Asked:
     options: ConvertOptions
     transform: TransformAnnotations | None
     as_json: bool
+    layer: str | None = None
+
+    @property
+    def destination(self) -> Destination:
+        """What is written."""
+        return Destination(self.dest, self.layer)
+
+    @property
+    def events(self) -> Events:
+        """What a program is told."""
+        return events_of(self.destination, request(self.sources, self.options), write_event)
 
 
 def convert_one(asked: Asked) -> Summary:
     """Convert a stack; its end, or its events, go to standard output and its progress to standard error."""
-    sources, dest, options, transform = asked.sources, asked.dest, asked.options, asked.transform
     with progress_on() as progress:
         if not asked.as_json:
-            summary = convert(sources, dest, options, progress, transform)
+            summary = _convert(asked, progress)
         else:
-            events = events_of(Destination(dest), request(sources, options), write_event)
+            events = asked.events
             with told(events):
-                summary = convert(sources, dest, options, every(progress, events), transform)
+                summary = _convert(asked, every(progress, events))
             events.done(headline(summary), **figures(summary))
     if not asked.as_json:
         say(summary)
     return summary
 
 
+def _convert(asked: Asked, progress: Progress) -> Summary:
+    return convert(asked.sources, asked.dest, asked.options, progress, asked.transform, asked.layer)
+
+
 def convert_layers(asked: Asked) -> None:
     """Convert each channel of a stack into a layer, but for those that an earlier run has finished."""
 
     def one(path: Path, options: ConvertOptions) -> Summary:
-        destination = Destination(path)
-        if not options.overwrite and _is_finished(destination, request(asked.sources, options), options):
+        layer = replace(asked, dest=path, options=options, layer=path.name)
+        if options.overwrite or not _is_finished(layer.destination, request(asked.sources, options), options):
+            return convert_one(layer)
+        if asked.as_json:
+            events = layer.events
+            events.began()
+            events.skipped("converted before")
+        else:
             click.echo(f"{path} was converted before", err=True)
-            return finished_summary(destination)
-        return convert_one(replace(asked, dest=path, options=options))
+        return finished_summary(layer.destination)
 
     convert_split(asked.sources, asked.dest, asked.options, one)
 

@@ -8,12 +8,14 @@ import time
 from dataclasses import dataclass
 
 from converter.options import ConvertOptions
+from converter.output.corrections import Corrected
 from converter.output.provenance import Origin
 from converter.pyramid.plan import Pyramid, pyramid_of
 from converter.pyramid.scales import Level, levels, volume_info
 from converter.pyramid.statistics import row_stride
 from converter.pyramid.tasks import FAIL, Volume
 from converter.source_version import source_version
+from converter.stacks.channels import Channel
 from converter.stacks.source import read_stack
 from converter.stacks.stack_source import StackSource, stack_source
 from converter.stacks.voxel_size import voxel_size
@@ -31,6 +33,7 @@ class Conversion:
     volume: Volume
     levels: tuple[Level, ...]
     writer: Writer
+    channels: tuple[Channel, ...]
 
     @property
     def options(self) -> ConvertOptions:
@@ -71,11 +74,12 @@ class Conversion:
         return hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()
 
 
-def prepare(sources: tuple[str, ...], options: ConvertOptions) -> Conversion:
-    """Read and check the source; nothing is written."""
+def prepare(sources: tuple[str, ...], options: ConvertOptions, known: Corrected) -> Conversion:
+    """Read and check the source, of which people have corrected what is `known`; nothing is written."""
     began = time.time()
     stack = read_stack(sources, options.source, tolerant=options.on_error != FAIL)
-    size = voxel_size(stack.metadata, options.voxel_size, options.assumed_voxel_size).seen(options.source.view)
+    size = voxel_size(stack.metadata, options.voxel_size, options.assumed_voxel_size, known.edges)
+    size = size.seen(options.source.view)
     source = stack_source(stack, options.source, options.dtype, options.segmentation)
     if options.segmentation and stack.num_channels > 1:
         raise InvalidInput(
@@ -87,4 +91,4 @@ def prepare(sources: tuple[str, ...], options: ConvertOptions) -> Conversion:
     chosen = writer(options.output, Voxels(source.dtype, stack.num_channels, options.chunk_size))
     files = {plane.path: plane.version for pages in stack.planes for plane in pages}
     origin = Origin(sources, options, files, size, began, source_version(sources, files, options))
-    return Conversion(origin, source, volume, pyramid, chosen)
+    return Conversion(origin, source, volume, pyramid, chosen, known.of(stack.channels))

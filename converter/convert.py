@@ -12,6 +12,7 @@ from pathlib import Path
 from converter.conversion import Conversion, prepare
 from converter.event_log import recorded
 from converter.options import ConvertOptions, Summary
+from converter.output.corrections import corrected
 from converter.output.destination import (
     Destination,
     Existing,
@@ -20,13 +21,16 @@ from converter.output.destination import (
     has_annotations,
     locked,
     must_transform,
+    not_written,
     own_files,
+    read_json,
 )
 from converter.output.finished import finish_interrupted, finished_summary
 from converter.output.provenance import (
     cloud_volume_provenance,
     conversion_record,
     dataset_record,
+    json_text,
     provenance,
     request,
 )
@@ -38,7 +42,6 @@ from converter.pyramid.progress import Progress
 from converter.pyramid.results import Found, gather, level_figures, write_manifest
 from converter.pyramid.target import Target
 from precomputed_server.errors import InvalidInput
-from precomputed_server.files import typed
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import (
@@ -61,11 +64,14 @@ def convert(
     options: ConvertOptions,
     progress: Progress | None = None,
     transform_annotations: TransformAnnotations | None = None,
+    layer: str | None = None,
 ) -> Summary:
     """Convert the TIFF planes of `source` (directories, globs, files) into a precomputed dataset at `dest`.
 
     The pyramid is built beside whatever `dest` holds and put in place at the end, `info` last. A conversion that was
     killed leaves no new dataset; the same one, begun again, goes on where it stood.
+
+    `dest` may be the `layer` of that name of the dataset above it, which its events then tell.
 
     All processes together hold at most `options.max_memory` bytes, of a cluster each worker. The paths of a task are
     absolute: a worker need not have the same working directory.
@@ -74,14 +80,14 @@ def convert(
     """
     given = (source,) if isinstance(source, (str, Path)) else source
     sources = tuple(os.path.abspath(name) for name in given)
-    destination = Destination(Path(dest).absolute())
+    destination = Destination(Path(dest).absolute(), layer)
     try:
         finished = finish_interrupted(destination, transform_annotations)
         if finished is not None and not options.overwrite and finished == request(sources, options):
             return finished_summary(destination)
         existing_pyramid(destination, options.overwrite)
         with crew_for(options) as crew:
-            conversion = prepare(sources, options)
+            conversion = prepare(sources, options, corrected(destination, request(sources, options)))
             with locked(destination):
                 return recorded(
                     destination,
@@ -90,7 +96,7 @@ def convert(
                     lambda told: _run(conversion, destination, crew, told, transform_annotations),
                 )
     except OSError as error:
-        raise typed(error, str(error.filename or dest), writing=True) from error
+        raise not_written(destination, error) from error
 
 
 def _run(
@@ -130,6 +136,7 @@ def _run(
         build.run(progress)
         found = gather(build.journal, conversion.pyramid, conversion.volume)
         write_manifest(staged.directory / MANIFEST, conversion.keys, found.manifest)
+    record, new_record = _record(conversion, destination)
     plan = SwapPlan(
         operation=staged.operation,
         new_scales=(*conversion.keys, MANIFEST),
@@ -137,15 +144,16 @@ def _run(
         info=info,
         old_info=existing.info,
         transform=transforming,
-        files={**_files(conversion, found, destination), **blocks},
-        new_files=_new_files(conversion, destination),
+        files={**_files(conversion, found, destination), **blocks, **record},
+        new_files={**_new_files(conversion), **new_record},
         obsolete=tuple(name for name in old_files if name not in conversion.file_names),
     )
     begin_swap(destination, plan)
     roll_forward(destination, plan, transform)
     seconds = time.time() - conversion.origin.began
     size, figures = conversion.origin.voxel_size, level_figures(conversion.scales, found.manifest)
-    return Summary(destination.path, info, size, found.chunks, found.bytes, seconds, found.unreadable, figures)
+    made = Summary(destination.path, info, size, found.chunks, found.bytes, seconds, found.unreadable, figures)
+    return replace(made, cluster=conversion.options.scheduler)
 
 
 def _begin_scales(conversion: Conversion, target: Target) -> None:
@@ -171,17 +179,23 @@ def _files(conversion: Conversion, found: Found, destination: Destination) -> di
         PROVENANCE: provenance(origin, found.unreadable),
         CLOUD_VOLUME_PROVENANCE: cloud_volume_provenance(origin),
         **conversion.writer.dataset_files(
-            conversion.info, _name(destination), found.shown_channels(conversion.source.stack.channels)
+            conversion.info, _name(destination), found.shown_channels(conversion.channels)
         ),
     }
 
 
-def _new_files(conversion: Conversion, destination: Destination) -> dict[str, str]:
+def _new_files(conversion: Conversion) -> dict[str, str]:
     """The files that are somebody's own as soon as they exist."""
-    return {
-        RECORD: dataset_record(conversion.origin, _name(destination), conversion.source.stack.channels),
-        _BLOCKS: _block_info(conversion.options.annotation_block or conversion.source.bounds.stop),
-    }
+    return {_BLOCKS: _block_info(conversion.options.annotation_block or conversion.source.bounds.stop)}
+
+
+def _record(conversion: Conversion, destination: Destination) -> tuple[dict[str, str], dict[str, str]]:
+    """The record as it has to be changed, if it has to be, and as it is where there is none yet."""
+    known = read_json(destination.path / RECORD)
+    record = dataset_record(conversion.origin, _name(destination), conversion.channels, known)
+    if known is None:
+        return {}, {RECORD: json_text(record)}
+    return ({} if record == known else {RECORD: json_text(record)}), {}
 
 
 def _name(destination: Destination) -> str:

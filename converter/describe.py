@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from converter.options import options_from_json
+from converter.output.corrections import recorded_channels
 from converter.output.destination import Destination, has_annotations, locked, read_json
 from converter.output.finished import finish_interrupted
 from converter.output.relocate import forget_begun, must_rename, shifted, stage_renamed
-from converter.output.swap import SwapPlan, TransformAnnotations, begin_swap, roll_forward
+from converter.output.swap import SwapPlan, TransformAnnotations, begin_swap, interrupted_swap, roll_forward
 from converter.pyramid.results import shown_channels
 from converter.stacks.channels import Channel
-from converter.stacks.voxel_size import AXES, GIVEN, Edges
+from converter.stacks.voxel_size import AXES, CORRECTED, Edges
 from converter.writers import Voxels, writer
 from precomputed_server.errors import InvalidInput, NotFound
 from precomputed_server.files import typed
@@ -98,9 +99,12 @@ class Described:
 
 
 def described(dataset: Path) -> Described:
-    """What the dataset says of itself; raises NotFound where there is none, Unreadable."""
+    """What the dataset says of itself, or will when what was interrupted is ended; raises NotFound, Unreadable."""
     destination = Destination(dataset)
-    record = read_json(dataset / RECORD)
+    record, plan = read_json(dataset / RECORD), interrupted_swap(destination)
+    if plan is not None:
+        text = plan.files.get(RECORD)
+        return Described(dataset, (record or {}) if text is None else json.loads(text), plan.info)
     if not destination.info.exists():
         if record is None:
             raise NotFound(f"{dataset} is not a dataset: it has no info file of a volume.")
@@ -228,7 +232,7 @@ def _resized(before: Described, info: VolumeInfo, edges: Edges, naming: Naming, 
     known = before.record.get("voxel_size", {}).get("source", ["info"] * len(AXES))
     record["voxel_size"] = {
         "micrometres": [float(nm / _NM) for nm in wanted],
-        "source": [was if edge is None else GIVEN for edge, was in zip(edges, known, strict=True)],
+        "source": [was if edge is None else CORRECTED for edge, was in zip(edges, known, strict=True)],
     }
     scales = [replace(scale, resolution_nm=nm) for scale, nm in zip(info.scales, resolutions, strict=True)]
     return replace(info, scales=tuple(scales))
@@ -243,9 +247,7 @@ def _scaled(scale: ScaleInfo, finest: ScaleInfo, edges_nm: Sequence[Fraction]) -
 
 
 def _channels(record: dict[str, Any], count: int) -> tuple[Channel, ...]:
-    listed = record.get("channels")
-    rows = listed if isinstance(listed, list) and all(isinstance(row, dict) for row in listed) else []
-    known = [Channel(str(row.get("name") or ""), row.get("color")) for row in rows]
+    known = recorded_channels(record)
     return tuple(known[number] if number < len(known) else Channel() for number in range(count))
 
 

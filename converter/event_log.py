@@ -78,7 +78,8 @@ def events_of(
     for event in EventLog(destination.events).read():
         if event.get("job") == job:
             attempt = {"began": attempt + 1, "done": 1}.get(str(event.get("state")), attempt)
-    return Events(write, job, os.path.abspath(destination.path), attempt=attempt, every_s=every_s)
+    path = os.path.abspath(destination.path if destination.layer is None else destination.path.parent)
+    return Events(write, job, path, layer=destination.layer, attempt=attempt, every_s=every_s)
 
 
 def recorded(

@@ -14,7 +14,7 @@ from converter.pyramid.downsample import METHODS
 from converter.pyramid.scales import PyramidOptions
 from converter.pyramid.tasks import BLANK, FAIL, SKIP
 from converter.stacks.source_options import SourceOptions, source_options_from_json
-from converter.stacks.voxel_size import Edges, GivenEdges, VoxelSize, exact_edges
+from converter.stacks.voxel_size import UNKNOWN, Edges, GivenEdges, VoxelSize, exact_edges
 from converter.writers import Output
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
@@ -23,7 +23,6 @@ from precomputed_server.limits import memory_limit, usable_cpus
 
 _MOST_MEMORY = 2 << 30
 _ADDRESS = re.compile(r"(tcp|tls)://\S+:\d{1,5}")
-_UNKNOWN: Edges = (None, None, None)
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class ConvertOptions:
     `max_memory` is that of each worker.
     """
 
-    voxel_size: GivenEdges = _UNKNOWN
-    assumed_voxel_size: GivenEdges = _UNKNOWN
+    voxel_size: GivenEdges = UNKNOWN
+    assumed_voxel_size: GivenEdges = UNKNOWN
     levels: int | None = None
     downsample: Vector | None = None
     chunk_size: Vector = (64, 64, 64)
@@ -179,7 +178,8 @@ class Summary:
     """What a conversion did: its dataset, `info` and voxel size, and how much it wrote in how many seconds.
 
     `unreadable` says which planes were left out and why. `source_bytes` are those of the voxels that this run read,
-    `peak_memory` those that all processes of this machine held at most. `chunks`, `bytes` and `seconds` are 0 when all
+    `peak_memory` those that all processes of this machine held at most, without the workers of the `cluster` at that
+    address. `chunks`, `bytes` and `seconds` are 0 when all
     that was left to do was to finish an interrupted conversion; `levels` say what is there in any case.
     """
 
@@ -193,6 +193,7 @@ class Summary:
     levels: tuple[LevelFigures, ...] = ()
     source_bytes: int = 0
     peak_memory: int = 0
+    cluster: str | None = None
 
     @property
     def rate(self) -> float:

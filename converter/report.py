@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from converter.options import Summary
+from converter.stacks.voxel_size import AXES, CORRECTED, VoxelSize
 
 
 def headline(summary: Summary) -> str:
@@ -27,9 +28,22 @@ def summary_lines(summary: Summary) -> list[str]:
         for level in summary.levels
     ]
     lines = [headline(summary), *(f"  {row}" for row in table(rows, right=(2, 3)))]
+    lines += _corrections(summary.voxel_size)
     if summary.peak_memory:
-        lines.append(f"Memory: {_size(summary.peak_memory)} at most, all processes of this machine together")
+        lines.append(f"Memory: {_size(summary.peak_memory)} at most, {_counted_memory(summary)}")
     return [*lines, f"Look at it: precomputed serve {shlex.quote(str(summary.destination.parent))}"]
+
+
+def _counted_memory(summary: Summary) -> str:
+    if summary.cluster is None:
+        return "all processes of this machine together"
+    return f"this process alone; what the workers of {summary.cluster} took is not counted"
+
+
+def _corrections(size: VoxelSize) -> list[str]:
+    rows = zip(AXES, size.micrometres, size.source, strict=True)
+    kept = [f"{axis} = {float(edge):g} µm" for axis, edge, source in rows if source == CORRECTED]
+    return [f"Voxel size: {', '.join(kept)} as corrected before; --voxel-size gives another"] if kept else []
 
 
 def figures(summary: Summary) -> dict[str, Any]:

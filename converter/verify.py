@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from converter.conversion import Conversion, prepare
 from converter.options import ConvertOptions, options_from_json
+from converter.output.corrections import Corrected, corrected_edges
 from converter.output.destination import Destination, locked, read_json
 from converter.pyramid.build import Build, make_plan
 from converter.pyramid.crew import ThisMachine
@@ -71,6 +72,7 @@ class _Dataset:
     info: VolumeInfo
     writer: Writer
     manifest: Manifest
+    corrected: Corrected
 
     @property
     def scales(self) -> tuple[ScaleInfo, ...]:
@@ -124,7 +126,8 @@ def _open(destination: Destination) -> _Dataset:
     info = VolumeInfo.from_bytes(destination.info.read_bytes())
     chosen = writer(options.output, Voxels(info.dtype, info.num_channels, options.chunk_size))
     manifest = tuple(_load(destination, scale) for scale in info.scales)
-    return _Dataset(destination, tuple(record["source"]), options, info, chosen, manifest)
+    known = Corrected(corrected_edges(record, options.source.view))
+    return _Dataset(destination, tuple(record["source"]), options, info, chosen, manifest, known)
 
 
 def _load(destination: Destination, scale: ScaleInfo) -> NDArray[Any]:
@@ -187,7 +190,7 @@ def _different(wanted: Manifest, actual: Manifest) -> dict[int, frozenset[Vector
 
 def _conversion(dataset: _Dataset, source: tuple[str, ...], jobs: int | None) -> Conversion:
     """The conversion that made the dataset; raises InvalidInput when it would make another one now."""
-    conversion = prepare(source or dataset.sources, replace(dataset.options, jobs=jobs))
+    conversion = prepare(source or dataset.sources, replace(dataset.options, jobs=jobs), dataset.corrected)
     finest = dataset.scales[0]
     if (conversion.scales[0].size, conversion.volume.dtype) != (finest.size, np.dtype(dataset.info.data_type)):
         raise InvalidInput(

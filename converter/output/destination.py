@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -12,7 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from precomputed_server.errors import Busy, DestinationExists, InvalidInput, Unreadable
+from precomputed_server.errors import (
+    Busy,
+    DestinationExists,
+    InvalidInput,
+    PrecomputedError,
+    StorageFull,
+    Unreadable,
+    WritesRefused,
+)
+from precomputed_server.files import typed
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import ANNOTATIONS, CONVERSION, EVENTS, LOCK, PRIVATE
 from precomputed_server.writing import exclusive_lock, is_temporary
@@ -26,9 +36,10 @@ _LOCK_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True)
 class Destination:
-    """The paths of a dataset that this program writes."""
+    """The paths of a volume that this program writes: a dataset, or the `layer` of that name of the one above it."""
 
     path: Path
+    layer: str | None = None
 
     @property
     def info(self) -> Path:
@@ -134,6 +145,8 @@ def locked(destination: Destination) -> Iterator[None]:
     try:
         destination.private.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise
         raise InvalidInput(
             f"{destination.path} cannot be made: {error.strerror}; choose another destination."
         ) from error
@@ -145,6 +158,18 @@ def locked(destination: Destination) -> Iterator[None]:
         except Busy as error:
             raise Busy(f"Another conversion is writing into {destination.path}; wait until it has ended.") from error
         yield
+
+
+def not_written(destination: Destination, error: OSError) -> PrecomputedError:
+    """What an error means that ended a conversion, and what to do about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(
+            f"{destination.path} could not be written: the disk or a quota is full; make room and run the same command "
+            "again: what is done is kept."
+        )
+    if error.errno == errno.EROFS:
+        return WritesRefused(f"{destination.path} lies on a read-only file system; choose another destination.")
+    return typed(error, str(error.filename or destination.path), writing=True)
 
 
 def clear_leftovers(destination: Destination) -> None:

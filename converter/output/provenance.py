@@ -19,6 +19,7 @@ import numpy as np
 
 import precomputed_server
 from converter.options import ConvertOptions
+from converter.output.corrections import recorded_channels
 from converter.stacks.channels import Channel
 from converter.stacks.plane import FileVersion
 from converter.stacks.voxel_size import VoxelSize
@@ -53,13 +54,19 @@ def conversion_record(origin: Origin, keys: Sequence[str], files: Sequence[str])
     """The text of `conversion.json`, by which the next conversion knows what this one wrote: scales and `files`."""
     written = {"scales": list(keys), "files": list(files)}
     made_of = {**origin.request, "source_version": origin.source_version}
-    return _text({"format": 1, **written, **made_of, "voxel_size": origin.voxel_size.to_json()})
+    return json_text({"format": 1, **written, **made_of, "voxel_size": origin.voxel_size.to_json()})
 
 
-def dataset_record(origin: Origin, title: str, channels: Sequence[Channel]) -> str:
-    """The text of a new `dataset.json`."""
-    record = {"format": 1, "id": uuid.uuid4().hex, "title": title, "voxel_size": origin.voxel_size.to_json()}
-    return _text({**record, "channels": [channel.to_json() for channel in channels]})
+def dataset_record(
+    origin: Origin, title: str, channels: Sequence[Channel], known: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The members of `dataset.json`: those that are `known`, with what the conversion has made true."""
+    fresh = {"format": 1, "id": uuid.uuid4().hex, "title": title}
+    record = {**(fresh if known is None else known), "voxel_size": origin.voxel_size.to_json()}
+    if known is None or recorded_channels(known) != tuple(channels):
+        record["channels"] = [channel.to_json() for channel in channels]
+    record.pop("offset", None)  # which speaks of scales that are replaced
+    return record
 
 
 def provenance(origin: Origin, unreadable: Sequence[str]) -> str:
@@ -68,7 +75,7 @@ def provenance(origin: Origin, unreadable: Sequence[str]) -> str:
         {"path": path, **({} if file is None else {"bytes": file.size, "modified": _time(file.mtime_ns / 1e9)})}
         for path, file in origin.files.items()
     ]
-    return _text(
+    return json_text(
         {
             "format": 1,
             "command": sys.argv,
@@ -94,7 +101,7 @@ def cloud_volume_provenance(origin: Origin) -> str:
         "date": _time(time.time()),
     }
     members = {"description": "", "owners": [], "processing": [step], "sources": origin.request["source"]}
-    return _text(members)
+    return json_text(members)
 
 
 def _versions() -> dict[str, str]:
@@ -113,7 +120,8 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _text(members: Mapping[str, Any]) -> str:
+def json_text(members: Mapping[str, Any]) -> str:
+    """As every file of JSON is written here."""
     return json.dumps(members, indent=2) + "\n"
 
 

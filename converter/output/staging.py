@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from converter.output.destination import Destination, read_json
-from converter.pyramid.build import Plan
-from converter.pyramid.plan import Pyramid
+from converter.pyramid.plan import Plan, Pyramid
 from converter.stacks.plane import FileVersion
 from converter.writers import Writer
 from precomputed_server.errors import StorageFull, Unreadable

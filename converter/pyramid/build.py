@@ -8,18 +8,19 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
 
 from converter.pyramid.crew import Crew
-from converter.pyramid.decoding import decode_bytes, decoded
-from converter.pyramid.journal import Journal
+from converter.pyramid.decoding import decode_bytes, decoded_slab
+from converter.pyramid.journal import Done, Journal
 from converter.pyramid.plan import (
+    Plan,
     Pyramid,
     ReadBytes,
     Stage,
     plan_stage,
+    read_box,
     smallest_task_bytes,
     task_box,
     task_bytes,
@@ -38,29 +39,6 @@ from precomputed_server.writing import remove_temporaries
 
 _TOO_LITTLE_FOR_PROCESSES = 32 << 20
 _SLAB_BYTES = 16 << 30
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a pyramid is made: its stages, in how many processes, and whether planes are first decoded to a disk."""
-
-    stages: tuple[Stage, ...]
-    processes: int
-    decodes_first: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """What an interrupted conversion leaves, so that the next one divides the work alike."""
-        return {
-            "stages": [stage.to_json() for stage in self.stages],
-            "processes": self.processes,
-            "decodes_first": self.decodes_first,
-        }
-
-    @classmethod
-    def from_json(cls, members: dict[str, Any]) -> Plan:
-        """Read it back."""
-        stages = tuple(Stage.from_json(stage) for stage in members["stages"])
-        return cls(stages, members["processes"], members["decodes_first"])
 
 
 def make_plan(pyramid: Pyramid, source: StackSource, crew: Crew) -> Plan:
@@ -135,6 +113,8 @@ class Build:
                 (self.staging / f"level-{number + 1}").mkdir(exist_ok=True)
                 for tasks in self._batches(number, stage, report):
                     running.run(tasks, report)
+                if number == 0:
+                    running.run(self._again(stage), lambda done: None)
                 if number:
                     shutil.rmtree(self.staging / f"level-{number}")
             running.run(self._packing(), report)
@@ -150,7 +130,7 @@ class Build:
             shutil.rmtree(self.journal.directory)
             return
         for cell in task_cells(self.pyramid, first):
-            part = self.source.part(task_box(self.pyramid, first, cell).moved(self.source.bounds.start))
+            part = self.source.part(read_box(self.pyramid, first, cell).moved(self.source.bounds.start))
             if not files.isdisjoint(plane.path for pages in part.stack.planes for plane in pages):
                 self.journal.forget(first.first, cell)
 
@@ -165,10 +145,27 @@ class Build:
         for _, cells in groupby(remaining, key=lambda cell: cell[2]):
             slab = list(cells)
             directory.mkdir(exist_ok=True)
-            tasks, stored = decoded(self.source, self._slab(stage, slab).moved(self.source.bounds.start), directory)
-            yield tasks
+            planes = decoded_slab(self.source, self._slab(stage, slab), directory, tolerant=self.on_error != FAIL)
+            yield chain.from_iterable(planes.tasks)
+            stored = planes.source()
             yield [self._task(number, stage, cell, stored) for cell in slab]
             shutil.rmtree(directory)
+
+    def _again(self, stage: Stage) -> Iterator[Task]:
+        """The tasks that could read a part of a plane of which another part cannot be read: it counts as a whole."""
+        if self.on_error == FAIL or self.plan.decodes_first:  # which decodes whole planes
+            return
+        lost: dict[int, str] = {}
+        known = {}
+        for cell in self._wanted(stage):
+            done = self.journal.find(stage.first, cell) or Done()
+            lost |= done.lost
+            known[cell] = done.known
+        axis, source = self.source.plane_axis, self.source.without(lost)
+        for cell, before in known.items():
+            box = read_box(self.pyramid, stage, cell).moved(self.source.bounds.start)
+            if lost.keys() & set(range(box.start[axis], box.stop[axis])) - set(before):
+                yield self._task(0, stage, cell, source)
 
     def _packing(self) -> Iterator[Task]:
         for level, scale in enumerate(self.target.scales):
@@ -201,24 +198,26 @@ class Build:
                 report.keep(done)
 
     def _slab(self, stage: Stage, cells: Sequence[Vector]) -> Box:
-        """Everything that the tasks at `cells` read."""
-        boxes = [task_box(self.pyramid, stage, cell) for cell in cells]
+        """Everything that the tasks at `cells` read of the source."""
+        boxes = [read_box(self.pyramid, stage, cell) for cell in cells]
         x, y, z = ((min(box.start[axis] for box in boxes), max(box.stop[axis] for box in boxes)) for axis in range(3))
-        return Box((x[0], y[0], z[0]), (x[1], y[1], z[1]))
+        return Box((x[0], y[0], z[0]), (x[1], y[1], z[1])).moved(self.source.bounds.start)
 
     def _task(self, number: int, stage: Stage, cell: Vector, source: VoxelSource) -> Task:
         last = number + 1 == len(self.plan.stages)
-        box = task_box(self.pyramid, stage, cell)
+        box = read_box(self.pyramid, stage, cell)
+        part = source.part(box.moved(self.source.bounds.start) if number == 0 else box)
         return BuildBlock(
             pyramid=self.pyramid,
             stage=stage,
             cell=cell,
-            source=source.part(box.moved(self.source.bounds.start) if number == 0 else box),
+            source=part,
             volume=self.volume,
             target=self.target,
             journal=self.journal,
             next_level=None if last else self._scratch(number + 1),
             on_error=self.on_error,
+            known=tuple(part.unreadable) if isinstance(part, StackSource) else (),
         )
 
     def _scratch(self, number: int) -> ScratchLevel:

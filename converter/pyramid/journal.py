@@ -31,14 +31,16 @@ class Done:
     """What a task did: `entries[level]` has a row of ENTRY for each chunk that it stored.
 
     `source_bytes` are those of the voxels that it read, `channels` what `statistics.Channel.to_json` says of them,
-    `unreadable` says which planes could not be read.
+    `lost` which planes could not be read, by their place along the source's plane axis, and why. Those that are `known`
+    were not tried.
     """
 
     source_bytes: int = 0
     entries: Mapping[int, Entries] = field(default_factory=dict)
     channels: tuple[Mapping[str, Any], ...] = ()
     labels: tuple[int, ...] = ()
-    unreadable: tuple[str, ...] = ()
+    lost: Mapping[int, str] = field(default_factory=dict)
+    known: tuple[int, ...] = ()
 
     @property
     def chunks(self) -> int:
@@ -58,7 +60,8 @@ class Done:
             "entries": {str(level): base64.b64encode(rows.tobytes()).decode() for level, rows in self.entries.items()},
             "channels": list(self.channels),
             "labels": list(self.labels),
-            "unreadable": list(self.unreadable),
+            "lost": {str(place): reason for place, reason in self.lost.items()},
+            "known": list(self.known),
         }
 
     @classmethod
@@ -72,7 +75,8 @@ class Done:
             entries,
             tuple(members["channels"]),
             tuple(members["labels"]),
-            tuple(members["unreadable"]),
+            {int(place): reason for place, reason in members["lost"].items()},
+            tuple(members["known"]),
         )
 
 

@@ -82,6 +82,29 @@ class Stage:
         return cls(members["first"], tuple((x, y, z) for x, y, z in members["blocks"]))
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How a pyramid is made: its stages, in how many processes, and whether planes are first decoded to a disk."""
+
+    stages: tuple[Stage, ...]
+    processes: int
+    decodes_first: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """What an interrupted conversion leaves, so that the next one divides the work alike."""
+        return {
+            "stages": [stage.to_json() for stage in self.stages],
+            "processes": self.processes,
+            "decodes_first": self.decodes_first,
+        }
+
+    @classmethod
+    def from_json(cls, members: dict[str, Any]) -> Plan:
+        """Read it back."""
+        stages = tuple(Stage.from_json(stage) for stage in members["stages"])
+        return cls(stages, members["processes"], members["decodes_first"])
+
+
 def block_box(scale: ScaleInfo, cell: Vector, block: Vector) -> Box:
     """The voxels of the block that begins at `cell`."""
     start = multiply(cell, scale.chunk_sizes[0])
@@ -99,23 +122,50 @@ def task_cells(pyramid: Pyramid, stage: Stage) -> Iterator[Vector]:
 
 
 def cells_below(pyramid: Pyramid, stage: Stage, level: int, cell: Vector) -> Iterator[Vector]:
-    """The first cells of the blocks of level - 1 that the block at `cell` of `level` is made from, x fastest."""
+    """The first cells of the blocks of level - 1 that the block at `cell` of `level` is made from, x fastest.
+
+    Where it is only made from what lies before the first of them, that one is named, although the level has ended.
+    """
     step = pyramid.steps[level]
     start = multiply(cell, step)
     ends = zip(start, multiply(stage.block(level), step), grid_shape(pyramid.scales[level - 1]), strict=True)
     stop = [min(low + length, limit) for low, length, limit in ends]
-    x, y, z = (range(low, high, length) for low, high, length in zip(start, stop, stage.block(level - 1), strict=True))
+    x, y, z = (
+        range(low, max(high, low + 1), length)
+        for low, high, length in zip(start, stop, stage.block(level - 1), strict=True)
+    )
     return ((i, j, k) for k, j, i in product(z, y, x))
 
 
 def task_box(pyramid: Pyramid, stage: Stage, cell: Vector) -> Box:
-    """The voxels of the stage's first level that the task at `cell` reads."""
+    """The voxels of the stage's first level of which the task at `cell` is made, without what lies before them."""
     factor = SINGLE
     for step in pyramid.steps[stage.first + 1 : stage.last + 1]:
         factor = multiply(factor, step)
     box = block_box(pyramid.scales[stage.last], cell, stage.blocks[-1])
-    whole = Box((0, 0, 0), pyramid.scales[stage.first].size)
-    return Box(multiply(box.start, factor), multiply(box.stop, factor)).clipped(whole)
+    return Box(
+        _within(multiply(box.start, factor), pyramid, stage), _within(multiply(box.stop, factor), pyramid, stage)
+    )
+
+
+def _within(at: Vector, pyramid: Pyramid, stage: Stage) -> Vector:
+    x, y, z = (min(place, length) for place, length in zip(at, pyramid.scales[stage.first].size, strict=True))
+    return x, y, z
+
+
+def read_box(pyramid: Pyramid, stage: Stage, cell: Vector) -> Box:
+    """All that the task at `cell` reads: its box, and what lies before it in voxels of which coarser ones are made."""
+    start = block_box(pyramid.scales[stage.last], cell, stage.blocks[-1]).start
+    if stage.last + 1 < len(pyramid.scales):
+        start = _before(start, pyramid.phases[stage.last + 1])
+    for level in range(stage.last, stage.first, -1):
+        start = _before(multiply(start, pyramid.steps[level]), pyramid.phases[level])
+    return Box(start, task_box(pyramid, stage, cell).stop)
+
+
+def _before(start: Vector, phase: Vector) -> Vector:
+    x, y, z = (max(0, low - shift) for low, shift in zip(start, phase, strict=True))
+    return x, y, z
 
 
 def task_of(pyramid: Pyramid, stage: Stage, level: int, cell: Vector) -> Vector:

@@ -163,6 +163,7 @@ class Events:
     clock: Clock = time.monotonic
     step: str = "convert"
     attempt: int = 1
+    layer: str | None = None
     every_s: float = _EVENT_S
     _said: float = float("-inf")
     _last: Status | None = None
@@ -196,7 +197,7 @@ class Events:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "job": self.job,
             "dataset": self.dataset,
-            "layer": None,
+            "layer": self.layer,
             "step": self.step,
             "attempt": self.attempt,
             "state": state,

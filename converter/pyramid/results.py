@@ -75,7 +75,7 @@ def gather(journal: Iterable[Done], pyramid: Pyramid, volume: Volume) -> Found:
             channel.add(**figures)
         if done.labels:
             labels = np.union1d(labels, np.array(done.labels, volume.dtype))
-        unreadable.update(done.unreadable)
+        unreadable.update(done.lost.values())
     return Found(chunks, stored_bytes, manifest, _statistics(channels, labels, volume), tuple(sorted(unreadable)))
 
 

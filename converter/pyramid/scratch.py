@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from precomputed_server.errors import Unreadable
 from precomputed_server.files import read_at
-from precomputed_server.format.geometry import Box, Vector, ceil_divide
+from precomputed_server.format.geometry import Box, Vector
 from precomputed_server.writing import write_in_place
 
 Array = NDArray[Any]
@@ -46,29 +47,26 @@ class ScratchLevel:
         """The voxels of a box, "(C, Z, Y, X)"; raises Unreadable when a piece is absent or too short."""
         x, y, z = box.size
         voxels = np.empty((self.num_channels, z, y, x), self.dtype)
+        for index in self._pieces(box):
+            self._read_piece(index, box, voxels)
+        return voxels
+
+    def write(self, box: Box, voxels: Array) -> None:
+        """Keep the voxels "(C, Z, Y, X)" of `box`, whole pieces; doing it again writes the same files.
+
+        It is one piece, and the voxel behind it where the level ends with one that is made of a part of the next block.
+        """
+        for index in self._pieces(box):
+            z, y, x = _slices(self._box(index), box)
+            content = memoryview(np.ascontiguousarray(voxels[:, z, y, x]).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+            write_in_place(self._path(index), [content])
+
+    def _pieces(self, box: Box) -> Iterator[Vector]:
         ranges = [
             range(low // length, -(-high // length))
             for low, high, length in zip(box.start, box.stop, self.piece_size, strict=True)
         ]
-        for k, j, i in product(*reversed(ranges)):
-            self._read_piece((i, j, k), box, voxels)
-        return voxels
-
-    def write(self, box: Box, voxels: Array) -> int:
-        """Keep the piece "(C, Z, Y, X)" of `box` and return its bytes; doing it again writes the same file."""
-        content = memoryview(np.ascontiguousarray(voxels).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-        return write_in_place(self._path(self._index(box)), [content])
-
-    def exists(self, box: Box) -> bool:
-        """Whether the piece of `box` is there with all its bytes."""
-        try:
-            return self._path(self._index(box)).stat().st_size == box.voxels * self.num_channels * self.dtype.itemsize
-        except FileNotFoundError:
-            return False
-
-    def _index(self, box: Box) -> Vector:
-        x, y, z = (low // length for low, length in zip(box.start, self.piece_size, strict=True))
-        return x, y, z
+        return ((i, j, k) for k, j, i in product(*reversed(ranges)))
 
     def _path(self, index: Vector) -> Path:
         return self.directory / "-".join(map(str, index))
@@ -100,11 +98,6 @@ class ScratchLevel:
                 voxels[channel, into[0].start + z, into[1], into[2]] = band[:, left : left + shared.size[0]]
         finally:
             os.close(descriptor)
-
-
-def piece_size(block_size: Vector, step: Vector) -> Vector:
-    """The voxels of a piece that is made from a block of `block_size` voxels of the level below."""
-    return ceil_divide(block_size, step)
 
 
 def _slices(box: Box, outer: Box) -> tuple[slice, slice, slice]:

@@ -6,7 +6,7 @@ machine that sees the source and the destination, and more than once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +30,10 @@ from precomputed_server.writing import forget_cached, sync_filesystem
 Array = NDArray[Any]
 
 FAIL, SKIP, BLANK = "fail", "skip", "blank"
-"""What is done about a plane that cannot be read: end; leave out the chunks that need it; take it as 0."""
+"""What is done about a plane that cannot be read: end; leave out the full-resolution chunks that need it; take it as 0.
+
+Coarser levels take it as 0 in either case.
+"""
 
 
 class Task(Protocol):
@@ -77,7 +80,8 @@ class BuildBlock:
     """Make the block that begins at `cell` of the stage's last level, and all that lies below it.
 
     `next_level`, if any, takes what the next stage is made from. `on_error` says what is done when a plane cannot be
-    read: with SKIP the chunks that need it are left out, with BLANK its voxels are 0, else SourceError is raised.
+    read: with SKIP the finest chunks that need it are left out, with BLANK its voxels are 0, else SourceError is
+    raised. `known` are the places of planes of which that is known.
     """
 
     pyramid: Pyramid
@@ -89,6 +93,7 @@ class BuildBlock:
     journal: Journal
     next_level: ScratchLevel | None = None
     on_error: str = FAIL
+    known: tuple[int, ...] = ()
 
     @property
     def origin(self) -> Vector:
@@ -113,7 +118,10 @@ class _Making:
     paths: list[Path] = field(default_factory=list)
     channels: list[Channel] = field(default_factory=list)
     labels: Array | None = None
-    unreadable: list[str] = field(default_factory=list)
+    lost: dict[int, str] = field(default_factory=dict)
+    """Why planes cannot be read, by their place along the source's plane axis."""
+    blank: set[int] = field(default_factory=set)
+    """Where along that axis, counted from the level's first voxel, the block has 0 instead of them."""
 
     def run(self) -> Done:
         task = self.task
@@ -132,35 +140,28 @@ class _Making:
             entries={level: np.array(sorted(rows), ENTRY) for level, rows in self.entries.items()},
             channels=tuple(channel.to_json() for channel in self.channels),
             labels=() if self.labels is None else tuple(self.labels.tolist()),
-            unreadable=tuple(sorted(set(self.unreadable))),
+            lost=self.lost,
+            known=task.known,
         )
 
-    def block(self, level: int, cell: Vector, box: Box) -> Array | None:
+    def block(self, level: int, cell: Vector, box: Box) -> Array:
         """Make a block of a level and store its chunks; returns the voxels "(C, Z, Y, X)" of `box`.
 
-        `box` is that of the block, or begins a little before it, where a voxel of the level above does. None where no
-        voxel can be read.
+        `box` is that of the block, or begins a little before it, where a voxel of the level above does.
         """
         voxels = self._read(box, cell) if level == self.task.stage.first else self._from_below(level, cell, box)
-        if voxels is None:
-            self._leave_out(level, cell)
-        else:
-            self._store(level, cell, box, voxels)
+        self._store(level, cell, box, voxels)
         return voxels
 
     def _own(self, level: int, cell: Vector) -> Box:
         return block_box(self.task.pyramid.scales[level], cell, self.task.stage.block(level))
 
-    def _from_below(self, level: int, cell: Vector, box: Box) -> Array | None:
-        """The voxels of `box` from the blocks below; where one of them is absent they are 0."""
-        pyramid, voxels = self.task.pyramid, None
+    def _from_below(self, level: int, cell: Vector, box: Box) -> Array:
+        """The voxels of `box` from the blocks below."""
+        pyramid, voxels = self.task.pyramid, self._zeros(box)
         for below in cells_below(pyramid, self.task.stage, level, cell):
             finer_box = self._box_below(level, cell, box, below)
             finer = self.block(level - 1, below, finer_box)
-            if finer is None:
-                continue
-            if voxels is None:
-                voxels = self._zeros(box)
             part = made_part(pyramid, level, finer_box).clipped(box)
             voxels[within(part, box)] = self._coarsened(level, part, finer, finer_box)
             del finer  # before the next block is made
@@ -192,31 +193,44 @@ class _Making:
         x, y, z = box.size
         return np.zeros((self.task.volume.num_channels, z, y, x), self.task.volume.dtype)
 
-    def _read(self, box: Box, cell: Vector) -> Array | None:
+    def _read(self, box: Box, cell: Vector) -> Array:
         task = self.task
+        self.blank.clear()
         try:
             voxels = task.source.read(box.moved(task.origin))
-        except SourceError as error:
+        except SourceError:
             if task.on_error == FAIL:
                 raise
-            if task.on_error == SKIP:
-                self.unreadable.append(str(error))
-                return None
-            voxels = self._read_blanking(box)
+            voxels = self._read_by_planes(box)
         if task.stage.first == 0:
-            own = self._own(0, cell)
-            self._look(voxels[within(own, box)], own)
+            for part in self._counted(self._own(0, cell)):
+                self._look(voxels[within(part, box)], part)
         return voxels
 
-    def _read_blanking(self, box: Box) -> Array:
+    def _read_by_planes(self, box: Box) -> Array:
         """Read a box plane by plane, with 0 for those that cannot be read."""
         task, voxels = self.task, self._zeros(box)
-        for part in _planes(box, task.source.plane_axis):
+        axis = task.source.plane_axis
+        for part in _planes(box, axis):
             try:
                 voxels[within(part, box)] = task.source.read(part.moved(task.origin))
             except SourceError as error:
-                self.unreadable.append(str(error))
+                self.lost[part.start[axis] + task.origin[axis]] = str(error)
+                self.blank.add(part.start[axis])
         return voxels
+
+    def _counted(self, box: Box) -> Iterable[Box]:
+        """The parts of a box whose voxels count in the statistics."""
+        if self.task.on_error != SKIP or not self.blank:
+            return (box,)
+        axis = self.task.source.plane_axis
+        return (part for part in _planes(box, axis) if part.start[axis] not in self.blank)
+
+    def _is_left_out(self, level: int, chunk: Box) -> bool:
+        if level or self.task.on_error != SKIP:
+            return False
+        axis = self.task.source.plane_axis
+        return not self.blank.isdisjoint(range(chunk.start[axis], chunk.stop[axis]))
 
     def _look(self, voxels: Array, box: Box) -> None:
         """Take full-resolution voxels into account in the statistics."""
@@ -234,23 +248,19 @@ class _Making:
         rows = self.entries.setdefault(level, [])
         for at in _cells(task.pyramid.scales[level], cell, task.stage.block(level)):
             chunk = block_box(task.pyramid.scales[level], at, SINGLE)
+            if self._is_left_out(level, chunk):
+                task.target.path(level, chunk).unlink(missing_ok=True)  # what an earlier attempt stored
+                continue
             path, row = task.target.store(level, at, chunk, voxels[within(chunk, box)])
             if path is not None:
                 self.paths.append(path)
             rows.append(row)
 
-    def _leave_out(self, level: int, cell: Vector) -> None:
-        """Remove what an earlier attempt stored of chunks that cannot be made any more."""
-        task = self.task
-        for at in _cells(task.pyramid.scales[level], cell, task.stage.block(level)):
-            chunk = block_box(task.pyramid.scales[level], at, SINGLE)
-            task.target.path(level, chunk).unlink(missing_ok=True)
-
-    def _keep(self, voxels: Array | None, box: Box, pieces: ScratchLevel) -> None:
+    def _keep(self, voxels: Array, box: Box, pieces: ScratchLevel) -> None:
         """Keep aside what the next level is made from."""
         level = self.task.stage.last + 1
         part = made_part(self.task.pyramid, level, box)
-        pieces.write(part, self._zeros(part) if voxels is None else self._coarsened(level, part, voxels, box))
+        pieces.write(part, self._coarsened(level, part, voxels, box))
 
 
 def _planes(box: Box, axis: int) -> Iterator[Box]:

@@ -17,6 +17,7 @@ dataset lie on the grid of the uncropped one: `bounds.covered_by(factor)` are th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,6 +111,20 @@ class StackSource:
         return self.view.order.index(2)
 
     @property
+    def unreadable(self) -> dict[int, str]:
+        """Why planes cannot be read, as far as that is known, by their place along `plane_axis`."""
+        listed = enumerate(self.stack.planes, self.first_plane)
+        return {self._place_of(z): plane.unreadable for z, pages in listed for plane in pages if plane.unreadable}
+
+    def without(self, reasons: Mapping[int, str]) -> StackSource:
+        """The same source, of which planes at these places along `plane_axis` cannot be read, and why."""
+        planes = list(self.stack.planes)
+        for place, reason in reasons.items():
+            at = self._place_of(place) - self.first_plane
+            planes[at] = tuple(replace(plane, unreadable=reason) for plane in planes[at])
+        return replace(self, stack=replace(self.stack, planes=tuple(planes)))
+
+    @property
     def segment_rows(self) -> int:
         """How many rows of the stack have to be decoded to read one: 1 where they lie uncompressed."""
         return self.stack.segment_rows
@@ -126,6 +141,10 @@ class StackSource:
         kept = self.stack.planes[low - self.first_plane : high - self.first_plane]
         return replace(self, stack=replace(self.stack, planes=kept), first_plane=low, depth=self.stack_size[2])
 
+    def _place_of(self, z: int) -> int:
+        """The place of plane z of the stack, and the z of the plane at that place."""
+        return self.stack_size[2] - 1 - z if self.view.flipped[self.plane_axis] else z
+
     def _stack_box(self, box: Box) -> Box:
         return self.view.stack_box(box, self.stack_size)
 
@@ -133,6 +152,7 @@ class StackSource:
         """The planes of a box of the stack, each with its z in the box and its first channel."""
         planes = []
         low = inside.start[2]
+        assert low >= self.first_plane, "a box beyond the part that this source is"
         for z in range(low, inside.stop[2]):
             channel = 0
             for plane in self.stack.planes[z - self.first_plane]:

@@ -13,7 +13,7 @@ from converter.stacks.view import View
 from precomputed_server.errors import InvalidInput
 
 AXES = ("x", "y", "z")
-GIVEN, ASSUMED = "given", "assumed"
+GIVEN, CORRECTED, ASSUMED = "given", "corrected", "assumed"
 
 _MICROMETRES = {
     "pm": Fraction(1, 10**6),
@@ -42,6 +42,8 @@ _MICROMETRES = {
 
 Edges = tuple[Fraction | None, Fraction | None, Fraction | None]
 """The edges of a voxel x, y, z in micrometres; None for one that is not known."""
+
+UNKNOWN: Edges = (None, None, None)
 
 GivenEdges = tuple[float | Fraction | None, float | Fraction | None, float | Fraction | None]
 """The same as a program gives them."""
@@ -107,12 +109,14 @@ def parse_edges(text: str) -> Edges:
     return x, y, z
 
 
-def voxel_size(metadata: Metadata, given: GivenEdges, assumed: GivenEdges = (None, None, None)) -> VoxelSize:
-    """Choose each edge: what was given, else what the metadata says, else what is assumed.
+def voxel_size(
+    metadata: Metadata, given: GivenEdges, assumed: GivenEdges = UNKNOWN, corrected: Edges = UNKNOWN
+) -> VoxelSize:
+    """Choose each edge: what was given, else what it was corrected to, what the metadata says, what is assumed.
 
     Raises InvalidInput, with what was found and what to type, when an edge is still missing.
     """
-    chosen, remarks = known_edges(metadata, given, assumed)
+    chosen, remarks = known_edges(metadata, given, assumed, corrected)
     if len(chosen) < len(AXES):
         raise InvalidInput(_incomplete(chosen, remarks))
     (x, y, z) = (chosen[axis] for axis in AXES)
@@ -120,14 +124,17 @@ def voxel_size(metadata: Metadata, given: GivenEdges, assumed: GivenEdges = (Non
 
 
 def known_edges(
-    metadata: Metadata, given: GivenEdges, assumed: GivenEdges = (None, None, None)
+    metadata: Metadata, given: GivenEdges, assumed: GivenEdges = UNKNOWN, corrected: Edges = UNKNOWN
 ) -> tuple[dict[str, tuple[Fraction, str]], tuple[str, ...]]:
     """The edges in micrometres that are known, by axis, with their source; and remarks on what could not be used."""
     found = _found(metadata)
     chosen: dict[str, tuple[Fraction, str]] = {}
-    for axis, wanted, fallback in zip(AXES, exact_edges(given), exact_edges(assumed), strict=True):
+    edges = zip(AXES, exact_edges(given), corrected, exact_edges(assumed), strict=True)
+    for axis, wanted, said, fallback in edges:
         if wanted is not None:
             chosen[axis] = (wanted, GIVEN)
+        elif said is not None:
+            chosen[axis] = (said, CORRECTED)
         elif axis in found.edges:
             chosen[axis] = found.edges[axis]
         elif fallback is not None:

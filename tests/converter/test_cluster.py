@@ -17,6 +17,7 @@ from converter.cli import convert as convert_command
 from converter.pyramid.cluster import cluster
 from converter.pyramid.journal import Done
 from converter.pyramid.progress import Status
+from converter.report import summary_lines
 from precomputed_server.errors import InvalidInput, PrecomputedError, SourceError
 from tests.converter import command, dask_workers
 from tests.converter.dask_workers import Pause, Poison, Running, wait_until
@@ -92,7 +93,9 @@ def test_the_result_is_that_of_one_machine_with_relative_paths_and_levels_kept_a
 ) -> None:
     monkeypatch.chdir(stack.parent)  # the workers' is another one
     heard = AtTask(0, lambda: None)
-    convert("planes", Path(os.path.relpath(tmp_path / "made")), options(**on(two_workers)), heard)
+    summary = convert("planes", Path(os.path.relpath(tmp_path / "made")), options(**on(two_workers)), heard)
+    (memory,) = (line for line in summary_lines(summary) if line.startswith("Memory"))
+    assert memory.endswith(f"this process alone; what the workers of {two_workers.address} took is not counted")
     assert files_of(tmp_path / "made") == expected
     assert heard.calls > 8
     assert not (tmp_path / "made/.precomputed/staging").exists()

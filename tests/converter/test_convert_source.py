@@ -14,6 +14,8 @@ import tensorstore
 from click.testing import CliRunner, Result
 
 from converter.cli import convert
+from converter.event_log import EventLog
+from converter.output.destination import Destination
 from converter.split import channel_layers
 from converter.stacks.channels import Channel
 from precomputed_server.errors import DestinationExists, InvalidInput, SourceError
@@ -192,6 +194,34 @@ def test_the_same_command_converts_only_the_layers_that_are_not_finished(tmp_pat
     assert (made / "DAPI" / "info").stat().st_mtime_ns == kept
     assert len(read_record(made, "dataset.json")["layers"]) == 2
     np.testing.assert_array_equal(read_level(made / "GFP_488", 0), EXPECTED[1][np.newaxis])
+
+
+def test_a_second_run_skips_every_layer_and_says_so(tmp_path: Path, acquired: Path) -> None:
+    made, flags = tmp_path / "made", ("--pattern", PATTERN, "--time", "2", "--split-channels")
+    _converted(acquired, made, *flags)
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("info")}
+    record = read_record(made, "dataset.json")
+    result = _converted(acquired, made, *flags)
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [f"{made}/{layer} was converted before" for layer in ("DAPI", "GFP_488")]
+    said = [json.loads(line) for line in _converted(acquired, made, *flags, "--json").stdout.splitlines()]
+    assert [(event["layer"], event["state"]) for event in said] == [
+        (layer, state) for layer in ("DAPI", "GFP_488") for state in ("began", "skipped")
+    ]
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("info")} == before
+    assert read_record(made, "dataset.json") == record
+    (acquired / "img_GFP 488_t2_z3.tif").touch()
+    with pytest.raises(DestinationExists, match="DAPI is not empty"):
+        _converted(acquired, made, *flags)
+
+
+def test_events_name_the_layer(tmp_path: Path, acquired: Path) -> None:
+    made, flags = tmp_path / "made", ("--pattern", PATTERN, "--time", "2", "--split-channels", "--json")
+    said = [json.loads(line) for line in _converted(acquired, made, *flags).stdout.splitlines()]
+    kept = [event for layer in ("DAPI", "GFP_488") for event in EventLog(Destination(made / layer).events).read()]
+    for events in (said, kept):
+        assert {(event["dataset"], event["layer"]) for event in events} == {(str(made), "DAPI"), (str(made), "GFP_488")}
+        assert [event["layer"] for event in events if event["state"] == "done"] == ["DAPI", "GFP_488"]
 
 
 def test_layers_have_directories_of_their_own() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -83,7 +85,7 @@ def test_the_voxel_size_of_every_scale_changes_and_nothing_else(made: Path) -> N
     ]
     assert read_record(made, "dataset.json")["voxel_size"] == {
         "micrometres": [0.325, 1.0, 2.0],
-        "source": ["given", "given", "given"],
+        "source": ["corrected", "given", "corrected"],
     }
     assert "0.325 × 1 × 2 µm" in result.stdout
 
@@ -307,16 +309,61 @@ def test_a_kill_at_any_call_is_ended_by_the_next_command_and_never_half_seen(
     assert killed_at > 20
 
 
+def test_a_kill_between_any_two_writes_leaves_the_old_or_the_new_and_never_half(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file is the old or the new one whole; where one is still to follow, the plan that says so is there."""
+    corrections = Corrections(voxel_size=parse_edges("2,2,3"), channel_names=("GFP",), title="after")
+    template, whole = tmp_path / "template" / "made", tmp_path / "whole" / "made"
+    convert(source, template, options(chunk_size=(16, 16, 8), levels=2, format="zarr"))
+    leaf = annotate(template, "fibers", 3).read_bytes()
+    shutil.copytree(template, whole)
+    describe(whole, corrections, slice_naming)
+    old, new = _said(template), _said(whole)
+    seen = set()
+    for number in count(1):
+        made = tmp_path / str(number) / "made"
+        shutil.copytree(template, made)
+        with monkeypatch.context() as patch:
+            _kill_at(patch, number, ("mkdir", "write", *CHANGES))
+            try:
+                describe(made, corrections, slice_naming)
+                break
+            except Killed:
+                pass
+        states = [a if said == a else b for said, a, b in zip(_said(made), old, new, strict=True)]
+        assert states == _said(made)
+        begun = (made / ".precomputed" / "swap.json").exists()
+        assert begun or states in (old, new)
+        assert described(made).title == ("after" if begun or states == new else "made")
+        seen.add((begun, tuple(said == a for said, a in zip(states, old, strict=True))))
+        assert corrected(made, "--tags", "any").exit_code == 0
+        ended = new if begun or states == new else old
+        assert _said(made)[1:] == ended[1:]
+        assert {**read_record(made, "dataset.json"), "tags": None} == {**json.loads(ended[0]), "tags": None}
+        assert (made / "annotations" / "x0y0z0" / "fibers.json").read_bytes() == leaf
+        assert verify(made).is_sound
+    assert {(False, (True,) * 3), (True, (True,) * 3), (True, (False, True, True)), (True, (False,) * 3)} <= seen
+
+
+def _said(dataset: Path) -> list[bytes]:
+    """What a correction rewrites, in this order."""
+    return [(dataset / name).read_bytes() for name in (".precomputed/dataset.json", ".zattrs", "info")]
+
+
 def _without(found: dict[str, str]) -> dict[str, str]:
     """Without what has times, paths and ids in it."""
     names = ("provenance", "provenance.json", ".precomputed/conversion.json", ".precomputed/dataset.json")
     return {name: digest for name, digest in found.items() if name not in names}
 
 
-def _kill_at(patch: pytest.MonkeyPatch, wanted: int) -> None:
+CHANGES = ("link", "rename", "replace", "unlink", "rmdir", "fsync")
+
+
+def _kill_at(patch: pytest.MonkeyPatch, wanted: int, names: Sequence[str] = CHANGES) -> None:
     """Raise Killed before the `wanted`th call that changes a name in a file system."""
     calls = count(1)
-    for name in ("link", "rename", "replace", "unlink", "rmdir", "fsync"):
+    for name in names:
         real = getattr(os, name)
 
         def called(*given: Any, real: Any = real, **named: Any) -> Any:  # noqa: ANN401

@@ -8,23 +8,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorstore
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter import convert
+from converter.pyramid.decoding import DecodePlane
 from converter.pyramid.executor import executor
-from converter.pyramid.journal import Journal
+from converter.pyramid.journal import Done, Journal
 from converter.pyramid.plan import block_box, cells_below, plan_stage, pyramid_of, task_box, task_bytes, task_cells
 from converter.pyramid.progress import Status
 from converter.pyramid.scales import PyramidOptions, levels
 from converter.pyramid.tasks import BuildBlock
+from converter.stacks.source_options import source_options
 from converter.stacks.voxel_size import parse_edges
 from precomputed_server import writing
 from precomputed_server.errors import InvalidInput, SourceError
 from precomputed_server.format.geometry import Vector
 from tests.converter import reference
-from tests.converter.stacks import files_of, options, read_info, read_level, volume, write_planes
+from tests.converter.stacks import files_of, options, read_info, read_level, read_statistics, volume, write_planes
 
 MANY = {"levels": 4, "downsample": (2, 2, 2), "chunk_size": (8, 8, 8)}
 
@@ -272,6 +275,12 @@ def test_chunks_of_a_damaged_plane_can_be_left_out(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "made" / "1_1_1").iterdir()}
     depths = {name.split("_")[2] for name in names}
     assert depths == {"0-8", "16-24", "24-32", "32-40"}
+    coarser = voxels.copy()
+    coarser[11] = 0
+    np.testing.assert_array_equal(read_level(tmp_path / "made", 1)[0], reference.fast_average(coarser, (2, 2, 2)))
+    readable = np.delete(voxels, 11, axis=0)
+    found = read_statistics(tmp_path / "made")["channels"][0]
+    assert (found["min"], found["max"], sum(found["counts"])) == (readable.min(), readable.max(), readable.size)
     assert read_info(tmp_path / "made")["scales"][0]["size"] == [64, 64, 40]
 
 
@@ -314,3 +323,105 @@ def test_a_damaged_plane_ends_the_conversion_and_the_rest_is_kept(
     assert len(rest) == len(every) - kept
     voxels[35] = voxels[35] if mend == "replace" else 0
     np.testing.assert_array_equal(read_level(tmp_path / "made", 0)[0], voxels)
+
+
+@pytest.mark.parametrize("damage", ["pixels", "file"])
+@pytest.mark.parametrize("on_error", ["skip", "blank"])
+def test_planes_that_cannot_be_read_when_planes_are_decoded_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_error: str, damage: str
+) -> None:
+    """They lie across the dataset's z and are compressed: all are decoded into a scratch file."""
+    voxels, few = volume(64, 64, 40), {**MANY, "levels": 2, "format": "raw"}
+    source = _damaged(tmp_path / "planes", voxels, 11)
+    if damage == "file":
+        (tmp_path / "planes" / "img_11.tif").write_bytes(b"II*")
+    decoded, run = set(), DecodePlane.run
+
+    def running(task: DecodePlane) -> Done:
+        decoded.add(task.path)
+        return run(task)
+
+    monkeypatch.setattr(DecodePlane, "run", running)
+    summary = convert(
+        source, tmp_path / "made", options(**few, source=source_options(transpose="zyx"), on_error=on_error)
+    )
+    assert len(decoded) == 40
+    (reason,) = summary.unreadable
+    assert "img_11.tif" in reason
+    if on_error == "skip":
+        columns = {path.name.split("_")[0] for path in (tmp_path / "made" / "1_1_1").iterdir()}
+        assert columns == {"0-8", "16-24", "24-32", "32-40"}
+    else:
+        voxels[11] = 0
+        np.testing.assert_array_equal(read_level(tmp_path / "made", 0)[0], voxels.transpose(2, 1, 0))
+
+
+def test_a_damaged_plane_that_is_decoded_first_ends_the_conversion_which_goes_on_with_a_good_copy(
+    tmp_path: Path,
+) -> None:
+    voxels, few = volume(64, 64, 40), options(**MANY, source=source_options(transpose="zyx"))
+    source, made = _damaged(tmp_path / "planes", voxels, 11), tmp_path / "made"
+    with pytest.raises(SourceError, match=r"img_11\.tif cannot be decoded"):
+        convert(source, made, few)
+    assert not (made / "info").exists()
+    assert not list(made.glob(".precomputed/staging/*/planes/*.*"))
+    write_planes(tmp_path / "planes", voxels, compression="zlib")
+    convert(source, made, few)
+    np.testing.assert_array_equal(read_level(made, 0)[0], voxels.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("on_error", ["skip", "blank"])
+@pytest.mark.parametrize("flip", ["z", None])
+def test_a_plane_of_which_one_strip_is_damaged_cannot_be_read_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_error: str, flip: str | None
+) -> None:
+    """However the work is divided, and also when it is interrupted once tasks have read the other strips."""
+    voxels = volume(64, 64, 40)
+    source = write_planes(tmp_path / "planes", voxels, compression="zlib", rowsperstrip=16)
+    odd = source / "img_11.tif"
+    with tifffile.TiffFile(odd) as tiff:
+        start, length = tiff.pages[0].dataoffsets[2], tiff.pages[0].databytecounts[2]
+    data = bytearray(odd.read_bytes())
+    data[start : start + length] = bytes(length)
+    odd.write_bytes(data)
+    view = source_options(flip=flip, crop=",,3:")
+    wanted = options(**{**MANY, "levels": 3}, format="raw", on_error=on_error, source=view)
+    with monkeypatch.context() as whole:
+        whole.setattr("converter.pyramid.plan._SMALL_BYTES", 64 << 20)
+        summary = convert(str(source), tmp_path / "whole", wanted)
+    assert len(summary.unreadable) == 1
+    for done in range(0, 12, 3):
+        made = tmp_path / str(done)
+        with monkeypatch.context() as stopping:
+            _stop_after(stopping, done)
+            with pytest.raises(Stopped):
+                convert(str(source), made, wanted)
+        convert(str(source), made, wanted)
+        assert files_of(made) == files_of(tmp_path / "whole")
+    voxels[11] = 0
+    if on_error == "blank":
+        np.testing.assert_array_equal(_opened(made, 0).read().result()[..., 0].T, voxels[:: -1 if flip else 1][3:])
+
+
+@pytest.mark.parametrize("storage", [{}, {"compression": "zlib"}])
+@pytest.mark.parametrize(
+    "flags", [{"crop": ",,3:"}, {"crop": ",,3:35"}, {"crop": "5:,3:,7:"}, {"crop": "1:33,1:49,1:", "flip": "z"}]
+)
+@pytest.mark.parametrize("transpose", [None, "zyx"])
+def test_levels_of_a_part_are_right_where_one_task_ends_and_the_next_begins(
+    tmp_path: Path, flags: dict[str, str], transpose: str | None, storage: dict[str, Any]
+) -> None:
+    """A voxel of a coarser level may be made from voxels that lie in two blocks."""
+    source = str(write_planes(tmp_path / "planes", volume(56, 60, 50), **storage))
+    seen = source_options(**flags, transpose=transpose)
+    convert(source, tmp_path / "made", options(**MANY, format="raw", source=seen))
+    for level in range(1, 4):
+        finer = tensorstore.downsample(_opened(tmp_path / "made", level - 1), [2, 2, 2, 1], "mean")
+        ours = _opened(tmp_path / "made", level)
+        assert ours.domain == finer.domain
+        np.testing.assert_array_equal(ours.read().result(), finer.read().result())
+
+
+def _opened(dataset: Path, level: int) -> Any:  # noqa: ANN401
+    store = {"driver": "neuroglancer_precomputed", "kvstore": f"file://{dataset}/", "scale_index": level}
+    return tensorstore.open(store).result()
