@@ -67,36 +67,80 @@ def parse_pages(data: bytes, maximum: int) -> list[Page] | None:
     if order is None:
         return None
     pages: list[Page] = []
+    like: _Like | None = None
     try:
-        for tags in _directories(data, order, maximum):
-            page = _page(tags, order, len(data))
+        for block in _directories(data, order, maximum):
+            page = None if like is None else like.page(block, len(data))
             if page is None:
-                return None
+                page = _page(dict(_entries(data, order, block)), order, len(data))
+                if page is None:
+                    return None
+                like = _Like.of(page, block, order)
             pages.append(page)
     except (struct.error, _TooMany):
         return None
     return pages
 
 
+@dataclass(frozen=True)
+class _Like:
+    """A page that those behind it are mostly like: but for where their strip lies, and for what nobody looks at."""
+
+    page_before: Page
+    mask: int
+    masked: int
+    offset_at: int
+    count_at: int
+    order: str
+
+    @classmethod
+    def of(cls, page: Page, block: bytes, order: str) -> _Like | None:
+        """What is the same in a page like this one; None when it has several strips."""
+        mask, fields = bytearray(b"\xff" * len(block)), {}
+        for at, (tag, kind, values, _field) in enumerate(struct.iter_unpack(order + "HHII", block)):
+            if tag in _LISTS and (kind, values) == (_LONG, 1):
+                fields[tag] = 12 * at + 8
+            if tag not in _WANTED or tag in fields:
+                mask[12 * at + 8 : 12 * at + 12] = bytes(4)
+        if len(fields) != len(_LISTS):
+            return None
+        bits = int.from_bytes(mask, "little")
+        masked = int.from_bytes(block, "little") & bits
+        return cls(page, bits, masked, fields[_STRIP_OFFSETS], fields[_STRIP_COUNTS], order)
+
+    def page(self, block: bytes, file_bytes: int) -> Page | None:
+        """The page of a directory that differs in nothing else; None for any other."""
+        if int.from_bytes(block, "little") & self.mask != self.masked:
+            return None
+        (offset,) = struct.unpack_from(self.order + "I", block, self.offset_at)
+        (count,) = struct.unpack_from(self.order + "I", block, self.count_at)
+        if offset + count > file_bytes:
+            return None
+        one = self.page_before
+        strips = ((offset, count),)
+        return Page(one.width, one.length, one.dtype, one.compression, one.predictor, one.rows_per_strip, strips)
+
+
 class _TooMany(Exception):
     """More directories or entries than any chunk has."""
 
 
-def _directories(data: bytes, order: str, maximum: int) -> Iterator[Tags]:
+def _directories(data: bytes, order: str, maximum: int) -> Iterator[bytes]:
+    """The entries of each directory, 12 bytes each."""
     (start,) = struct.unpack_from(order + "I", data, 4)
     for _ in range(maximum):
         (count,) = struct.unpack_from(order + "H", data, start)
-        yield dict(_entries(data, order, start + 2, count))
+        block = data[start + 2 : start + 2 + 12 * count]
+        if len(block) != 12 * count:
+            raise _TooMany
+        yield block
         (start,) = struct.unpack_from(order + "I", data, start + 2 + 12 * count)
         if start == 0:
             return
     raise _TooMany
 
 
-def _entries(data: bytes, order: str, start: int, count: int) -> Iterator[tuple[int, tuple[int, ...]]]:
-    block = data[start : start + 12 * count]
-    if len(block) != 12 * count:
-        raise _TooMany
+def _entries(data: bytes, order: str, block: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
     for tag, kind, values, field in struct.iter_unpack(order + "HHII", block):
         if tag not in _WANTED or kind not in _SIZES:
             continue

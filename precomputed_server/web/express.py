@@ -25,8 +25,10 @@ _REMEMBERED_BYTES = 2048
 
 _HELD_BYTES = 1 << 16
 
-_WITHOUT_BODY = (b"GET /", b"HEAD /", b"OPTIONS /")
-_VERSION = b" HTTP/1.1"
+_WITHOUT_BODY = re.compile(rb"(?:GET|HEAD|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
+"""The request lines after whose heads no body follows, where no header announces one; without a fragment."""
+
+_GET = b"GET "
 _END = b"\r\n\r\n"
 _OF_BODIES = frozenset(("content-length", "transfer-encoding", "upgrade", "expect"))
 """Headers after which more may follow than the head."""
@@ -58,13 +60,14 @@ class ExpressHandler(PatientHandler):
         if self._between_requests:
             line, _, rest = data.partition(b"\r\n")
             headers = _known_headers(rest) if len(rest) <= _REMEMBERED_BYTES else None
-            if headers is None or not line.startswith(_WITHOUT_BODY) or not line.endswith(_VERSION):
+            match = None if headers is None else _WITHOUT_BODY.fullmatch(line)
+            if headers is None or match is None:
                 self._between_requests = False
-            elif self._is_for_here(line, headers):
+            elif line.startswith(_GET) and self._is_for_here(headers):
                 if not self._state.turns.take(self._go_on):
                     self._held = data
                     return
-                if self._answered(line, headers):
+                if self._answered(match[1], headers):
                     return
         super().data_received(data)
 
@@ -77,16 +80,14 @@ class ExpressHandler(PatientHandler):
             self.transport.resume_reading()
         self.data_received(held)
 
-    def _is_for_here(self, line: bytes, headers: Mapping[str, str]) -> bool:
+    def _is_for_here(self, headers: Mapping[str, str]) -> bool:
         waiter = self._waiter
         if waiter is None or waiter.done() or self._messages or self._paused or self.transport is None:
             return False  # a request before this one is not answered yet, or not taken
-        if self._close or self._force_close or self._logging_enabled or not line.startswith(b"GET "):
-            return False
-        return "" not in headers
+        return not (self._close or self._force_close or self._logging_enabled or "" in headers)
 
-    def _answered(self, line: bytes, headers: Mapping[str, str]) -> bool:
-        parts = ready(self._state, line[4 : -len(_VERSION)], headers)
+    def _answered(self, path: bytes, headers: Mapping[str, str]) -> bool:
+        parts = ready(self._state, path, headers)
         if parts is None or self.transport is None:
             return False
         self.transport.writelines(parts)

@@ -142,6 +142,18 @@ async def test_a_head_that_comes_in_pieces_is_one_request(
     assert not answered_here
 
 
+@pytest.mark.parametrize(
+    "path", [f"/a b/../plain/{CORNER}", f"/plain/{CORNER}#x", f"/plän/{CORNER}", f"/plain/{CORNER}\t"]
+)
+async def test_a_request_line_that_is_spelled_loosely_goes_the_long_way(
+    client: Client, connection: Connection, answered_here: list[bytes], path: str
+) -> None:
+    reader, writer = connection
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.")
+    assert not answered_here
+
+
 @pytest.mark.parametrize("framing", ["Content-Length: 400", "Transfer-Encoding: chunked", "content-length : 400"])
 async def test_a_body_that_looks_like_a_request_is_none(
     client: Client,

@@ -101,6 +101,22 @@ async def test_any_tiff_of_the_right_shape_is_decoded(
     assert await answer.read() == voxels.tobytes()
 
 
+async def test_the_pages_of_a_tiff_may_differ_in_how_they_are_stored(root: Path, client: Client) -> None:
+    voxels = volume((1, 20, 64, 64))
+    write_dataset(root / "brain", voxels, storage="tiff")
+    ways: list[dict[str, Any]] = [
+        {"compression": "zlib"},
+        {"compression": "zlib"},
+        {"compression": None},
+        {"compression": "zlib", "predictor": True},
+        {"compression": "zlib", "rowsperstrip": 7},
+    ]
+    with tifffile.TiffWriter(root / "brain" / f"{CORNER}.tiff") as writer:
+        for number, plane in enumerate(voxels[0]):
+            writer.write(plane, contiguous=False, metadata=None, **ways[number % len(ways)])
+    assert await (await client.get(f"/brain/{CORNER}")).read() == voxels.tobytes()
+
+
 async def test_absent_is_404(root: Path, client: Client) -> None:
     write_dataset(root / "brain", volume((1, 20, 64, 64)))
     (root / "brain" / CORNER).unlink()
