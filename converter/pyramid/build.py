@@ -205,8 +205,8 @@ class Build:
 
     def _task(self, number: int, stage: Stage, cell: Vector, source: VoxelSource) -> Task:
         last = number + 1 == len(self.plan.stages)
-        box = read_box(self.pyramid, stage, cell)
-        part = source.part(box.moved(self.source.bounds.start) if number == 0 else box)
+        origin = self.source.bounds.start if number == 0 else (0, 0, 0)
+        part = source.part(read_box(self.pyramid, stage, cell).moved(origin))
         return BuildBlock(
             pyramid=self.pyramid,
             stage=stage,
@@ -218,6 +218,7 @@ class Build:
             next_level=None if last else self._scratch(number + 1),
             on_error=self.on_error,
             known=tuple(part.unreadable) if isinstance(part, StackSource) else (),
+            origin=origin,
         )
 
     def _scratch(self, number: int) -> ScratchLevel:

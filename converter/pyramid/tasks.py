@@ -79,9 +79,10 @@ class Volume:
 class BuildBlock:
     """Make the block that begins at `cell` of the stage's last level, and all that lies below it.
 
-    `next_level`, if any, takes what the next stage is made from. `on_error` says what is done when a plane cannot be
-    read: with SKIP the finest chunks that need it are left out, with BLANK its voxels are 0, else SourceError is
-    raised. `known` are the places of planes of which that is known.
+    `source` counts the first voxel of the stage's first level as `origin`: a stack has a place of its own, wherever the
+    dataset says that it lies. `next_level`, if any, takes what the next stage is made from. `on_error` says what is
+    done when a plane cannot be read: with SKIP the finest chunks that need it are left out, with BLANK its voxels are
+    0, else SourceError is raised. `known` are the places of planes of which that is known.
     """
 
     pyramid: Pyramid
@@ -94,11 +95,7 @@ class BuildBlock:
     next_level: ScratchLevel | None = None
     on_error: str = FAIL
     known: tuple[int, ...] = ()
-
-    @property
-    def origin(self) -> Vector:
-        """Where the source counts the voxels of the stage's first level from: those of a stack have a place in it."""
-        return self.target.scales[0].voxel_offset if self.stage.first == 0 else (0, 0, 0)
+    origin: Vector = (0, 0, 0)
 
     def run(self) -> Done:
         """Do it, put it on disk and record it; doing it again gives the same files."""

@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from annotation_store.slices import slice_naming
 from converter import convert
 from converter.cli_verify import verify as command
+from converter.describe import Corrections, describe
+from converter.stacks.source_options import source_options
+from converter.stacks.voxel_size import parse_edges
 from converter.verify import verify
 from precomputed_server.errors import InvalidInput, NotFound, SourceError
 from tests.converter.stacks import files_of, options, volume, write_planes
@@ -124,6 +128,26 @@ def test_a_source_that_is_gone_cannot_repair(made: Path, tmp_path: Path) -> None
     (tmp_path / "planes" / "img_3.tif").write_bytes(b"no TIFF")
     with pytest.raises(SourceError, match=r"img_3.tif"):
         verify(made, repair=True)
+
+
+@pytest.mark.parametrize("format_name", ["tiff", "raw", "sharded", "zarr", "ngff"])
+@pytest.mark.parametrize("offset", [(0, 0, 0), (30, 7, 500)])
+def test_the_source_is_read_where_it_was_whatever_the_offset_is_now(
+    tmp_path: Path, format_name: str, offset: tuple[int, int, int]
+) -> None:
+    source, made = write_planes(tmp_path / "planes", volume(140, 130, 24)), tmp_path / "made"
+    cropped = options(
+        format=format_name, chunk_size=(32, 32, 8), levels=3, source=source_options(crop="20:120,21:120,1:20")
+    )
+    convert(str(source), made, cropped)
+    describe(made, Corrections(offset=offset, voxel_size=parse_edges("1,1,4")), slice_naming)
+    before = files_of(made)
+    assert verify(made, []).is_sound
+    for path in _chunk_files(made)[:3]:
+        path.unlink()
+    assert verify(made, repair=True).is_sound
+    assert files_of(made) == before
+    assert verify(made, []).problems == ()
 
 
 def _run(*arguments: object) -> Result:
