@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from converter.verify import Verification
+from converter.verification import Verification
 from converter.verify import verify as verify_chunks
 from precomputed_server.errors import Unreadable
 
@@ -26,7 +26,7 @@ _SHOWN = 20
     metavar="SOURCE",
     help="Where that stack is now, if it was moved; may be given several times.",
 )
-@click.option("--repair", is_flag=True, help="Write anew, from the stack, the chunks that are wrong.")
+@click.option("--repair", is_flag=True, help="Write anew, from the stack, the chunks that are wrong, as they were.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes  [default: the CPUs this process may use]")
 @click.option("--json", "as_json", is_flag=True, help="Print every problem as JSON.")
 def verify(
@@ -46,11 +46,13 @@ def verify(
     found = verify_chunks(dataset, source, jobs, repair=repair)
     click.echo(_as_json(found) if as_json else _as_text(dataset, found))
     if not found.is_sound:
-        raise Unreadable("The dataset is damaged; mend it with `precomputed verify --repair`, or convert again.")
+        raise Unreadable(found.remedy)
 
 
 def _as_json(found: Verification) -> str:
-    problems = [{"scale": each.key, "chunk": each.chunk, "what": each.what} for each in found.problems]
+    problems = [
+        {"scale": each.key, "chunk": each.chunk, "what": each.what, "mended": each.mended} for each in found.problems
+    ]
     return json.dumps({"chunks": found.chunks, "problems": problems, "repaired": found.repaired}, indent=2)
 
 
@@ -61,6 +63,7 @@ def _as_text(dataset: Path, found: Verification) -> str:
     if not found.problems:
         lines.append(f"{dataset}: all {found.chunks} chunks are as they were written")
     else:
-        done = ", all mended" if found.repaired else ""
+        mended = sum(problem.mended for problem in found.problems)
+        done = ", all mended" if found.repaired else f", {mended} of them mended" if mended else ""
         lines.append(f"{dataset}: {len(found.problems)} of {found.chunks} chunks are wrong{done}")
     return "\n".join(lines)

@@ -72,7 +72,7 @@ def dataset_record(
 def provenance(origin: Origin, unreadable: Sequence[str]) -> str:
     """The text of `provenance.json`: the source's files with sizes and times, the command, versions and times."""
     files = [
-        {"path": path, **({} if file is None else {"bytes": file.size, "modified": _time(file.mtime_ns / 1e9)})}
+        {"path": path, **({} if file is None else {"bytes": file.size, "modified": modified(file)})}
         for path, file in origin.files.items()
     ]
     return json_text(
@@ -88,6 +88,11 @@ def provenance(origin: Origin, unreadable: Sequence[str]) -> str:
             "files": files,
         }
     )
+
+
+def modified(file: FileVersion) -> str:
+    """When a file of the source was modified, as `provenance.json` has it."""
+    return _time(file.mtime_ns / 1e9)
 
 
 def cloud_volume_provenance(origin: Origin) -> str:

@@ -21,8 +21,8 @@ from converter.writers import Channel as ShownChannel
 from precomputed_server.format.grid import grid_shape
 from precomputed_server.format.info import ScaleInfo
 
-STORED = np.dtype([("size", "<u8"), ("crc32", "<u4")])
-"""What the manifest says of a chunk: the size of its file in bytes, 0 where there is none, and the file's CRC-32."""
+STORED = np.dtype([("size", "<u8"), ("crc32", "<u4"), ("adler32", "<u4")])
+"""What the manifest says of a chunk: the size of its file in bytes, 0 where there is none, and the file's checksums."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def gather(journal: Iterable[Done], pyramid: Pyramid, volume: Volume) -> Found:
         chunks, stored_bytes = chunks + done.chunks, stored_bytes + done.bytes
         for level, entries in done.entries.items():
             places = manifest[level].reshape(-1)
-            for member in ("size", "crc32"):
+            for member in STORED.fields or ():
                 places[member][entries["cell"].astype(np.intp)] = entries[member]
         for channel, figures in zip(channels, done.channels, strict=False):
             channel.add(**figures)

@@ -19,7 +19,7 @@ from converter.pyramid.journal import ENTRY, Done, Journal
 from converter.pyramid.plan import SINGLE, Pyramid, Stage, block_box, cells_below, made_part, task_box, used_part
 from converter.pyramid.scratch import ScratchLevel
 from converter.pyramid.statistics import Channel, count_labels
-from converter.pyramid.target import Target
+from converter.pyramid.target import Row, Target
 from converter.stacks.view import completed
 from precomputed_server.errors import SourceError
 from precomputed_server.format.geometry import Box, Vector, multiply
@@ -111,7 +111,7 @@ class BuildBlock:
 @dataclass
 class _Making:
     task: BuildBlock
-    entries: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
+    entries: dict[int, list[Row]] = field(default_factory=dict)
     paths: list[Path] = field(default_factory=list)
     channels: list[Channel] = field(default_factory=list)
     labels: Array | None = None
@@ -246,7 +246,7 @@ class _Making:
         for at in _cells(task.pyramid.scales[level], cell, task.stage.block(level)):
             chunk = block_box(task.pyramid.scales[level], at, SINGLE)
             if self._is_left_out(level, chunk):
-                task.target.path(level, chunk).unlink(missing_ok=True)  # what an earlier attempt stored
+                task.target.leave_out(level, chunk)
                 continue
             path, row = task.target.store(level, at, chunk, voxels[within(chunk, box)])
             if path is not None:

@@ -8,7 +8,9 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 from click.testing import CliRunner, Result
 
 from annotation_store.slices import slice_naming
@@ -92,24 +94,76 @@ def test_a_damaged_shard_is_mended(made: Path) -> None:
     assert files_of(made) == before
 
 
-@pytest.mark.parametrize("made", ["tiff"], indirect=True)
-def test_the_source_is_what_counts_with_source(made: Path, tmp_path: Path) -> None:
-    """A plane that changed after the conversion: the manifest still fits, the source does not."""
-    write_planes(tmp_path / "planes", volume(70, 40, 33, seed=9))
-    assert verify(made).is_sound
-    found = verify(made, [])
-    assert len(found.problems) == found.chunks
+@pytest.mark.parametrize("made", ["tiff", "sharded"], indirect=True)
+def test_chunks_that_are_as_they_were_written_are_never_replaced_by_another_stack(made: Path, tmp_path: Path) -> None:
+    before, other = files_of(made), write_planes(tmp_path / "other", volume(70, 40, 33, seed=9))
+    for source in ([], [str(other)]):
+        if not source:
+            write_planes(tmp_path / "planes", volume(70, 40, 33, seed=9))
+        assert verify(made).is_sound
+        found = verify(made, source, repair=True)
+        assert len(found.problems) == found.chunks
+        assert {problem.what for problem in found.problems} == {"not what the source gives now"}
+        assert not found.is_sound
+        assert "Nothing was written" in found.remedy
+        assert files_of(made) == before
     (tmp_path / "planes").rename(tmp_path / "moved")
     with pytest.raises(InvalidInput, match="planes"):
         verify(made, [])
-    assert verify(made, [str(tmp_path / "moved")], repair=True).is_sound
-    assert verify(made, [str(tmp_path / "moved")]).problems == ()
+
+
+@pytest.mark.parametrize("made", ["tiff", "raw", "sharded", "zarr"], indirect=True)
+def test_a_chunk_is_mended_only_as_it_was_written(made: Path, tmp_path: Path) -> None:
+    """One plane is another one now: what is made of it is not written, and the sentence names its file."""
+    _damage(made)
+    changed = tmp_path / "planes" / "img_20.tif"
+    tifffile.imwrite(changed, volume(70, 40, 1, seed=9)[0], compression="deflate")
+    os.utime(changed, (1, 1))
+    before, found = files_of(made), verify(made)
+    assert found.problems
+    mended = verify(made, repair=True)
+    after = {name: data for name, data in files_of(made).items() if data != before.get(name)}
+    assert not mended.is_sound
+    of_changed = {problem.chunk for problem in mended.problems if problem.differs}
+    assert of_changed == {problem.chunk for problem in mended.problems if not problem.mended} != set()
+    assert mended.changed == (str(changed),)
+    assert mended.remedy.startswith(f"The source is not what the dataset was made of: {changed} changed since. Nothing")
+    left = verify(made).problems
+    assert {problem.chunk for problem in left} == of_changed
+    assert bool(after) == any(problem.mended for problem in mended.problems)
+    kept = {f"{problem.key}/{problem.chunk}" for problem in left}
+    assert kept.isdisjoint(name.removesuffix(".tiff") for name in after)
+    write_planes(tmp_path / "planes", volume(70, 40, 33))
+    assert verify(made, repair=True).is_sound
+    assert verify(made, []).is_sound
+
+
+@pytest.mark.parametrize("made", ["tiff"], indirect=True)
+def test_with_the_manifest_of_an_older_version_chunks_are_checked_but_not_mended(made: Path) -> None:
+    for path in (made / ".precomputed" / "manifest").iterdir():
+        entries = np.load(path)
+        np.save(path, entries[["size", "crc32"]].astype([("size", "<u8"), ("crc32", "<u4")]))
+    assert verify(made, []).is_sound
+    _damage(made)
+    before = files_of(made)
+    assert len(verify(made).problems) == 59
+    with pytest.raises(InvalidInput, match="older version"):
+        verify(made, repair=True)
+    assert files_of(made) == before
+
+
+def _damage(dataset: Path) -> None:
+    """Flip a bit of every file of chunks."""
+    for path in _chunk_files(dataset):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
 
 
 @pytest.mark.parametrize("made", ["tiff"], indirect=True)
 def test_another_stack_is_refused(made: Path, tmp_path: Path) -> None:
     other = write_planes(tmp_path / "other", volume(71, 40, 33))
-    with pytest.raises(InvalidInput, match="71 × 40 × 33 voxels of uint16 instead of 70 × 40 × 33"):
+    with pytest.raises(InvalidInput, match="71 × 40 × 33 voxels of uint16 instead of 70 × 40 × 33 .*--from"):
         verify(made, [str(other)])
 
 
