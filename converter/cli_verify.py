@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
+from converter.output.swap import TransformAnnotations
 from converter.verification import Verification
 from converter.verify import verify as verify_chunks
 from precomputed_server.errors import Unreadable
@@ -29,9 +31,8 @@ _SHOWN = 20
 @click.option("--repair", is_flag=True, help="Write anew, from the stack, the chunks that are wrong, as they were.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes  [default: the CPUs this process may use]")
 @click.option("--json", "as_json", is_flag=True, help="Print every problem as JSON.")
-def verify(
-    dataset: Path, against_source: bool, sources: tuple[str, ...], repair: bool, jobs: int | None, as_json: bool
-) -> None:
+@click.pass_context
+def verify(context: click.Context, /, dataset: Path, sources: tuple[str, ...], as_json: bool, **values: Any) -> None:
     """Check every chunk of DATASET against the sizes and checksums that its conversion kept.
 
     Chunks that are missing, truncated or altered are listed, and the exit code is 1 unless they were mended. Files of
@@ -42,8 +43,9 @@ def verify(
     precomputed verify /data/brain --source               against the stack
     precomputed verify /data/brain --repair               mend what is wrong, from the stack
     """
-    source = sources if against_source or sources else None
-    found = verify_chunks(dataset, source, jobs, repair=repair)
+    source = sources if values["against_source"] or sources else None
+    transform: TransformAnnotations | None = context.obj  # from the program that knows annotations
+    found = verify_chunks(dataset, source, values["jobs"], transform, repair=values["repair"])
     click.echo(_as_json(found) if as_json else _as_text(dataset, found))
     if not found.is_sound:
         raise Unreadable(found.remedy)

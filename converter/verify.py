@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.output.destination import Destination, locked
+from converter.output.finished import finish_interrupted
 from converter.output.recorded import Manifest, Recorded, open_recorded
+from converter.output.swap import TransformAnnotations
 from converter.pyramid.results import STORED
 from converter.pyramid.target import Stamp, stamp
 from converter.remaking import Cells, conversion_of, remade
@@ -29,16 +31,24 @@ _AT_ONCE = 4096
 
 
 def verify(
-    dataset: Path, source: Sequence[str] | None = None, jobs: int | None = None, *, repair: bool = False
+    dataset: Path,
+    source: Sequence[str] | None = None,
+    jobs: int | None = None,
+    transform: TransformAnnotations | None = None,
+    *,
+    repair: bool = False,
 ) -> Verification:
     """Check every chunk against the manifest; with `source` (empty: the one it was made of) derive each again from it.
 
     `repair` writes anew, from the source, the chunks that are wrong, where exactly that comes out which the manifest
-    says; it writes nothing else, and never over a chunk that is as it was written. Raises NotFound where there is no
+    says; it writes nothing else, and never over a chunk that is as it was written. `transform` is for an interrupted
+    conversion that has to be ended first. Raises NotFound where there is no
     dataset, InvalidInput for one that this program did not convert, SourceError.
     """
     try:
-        opened = open_recorded(Destination(dataset))
+        destination = Destination(dataset)
+        finish_interrupted(destination, transform)
+        opened = open_recorded(destination)
         actual = tuple(_read_level(opened, scale) for scale in opened.scales)
         wrong = _different(opened.manifest, actual)
         if source is None and not (repair and any(wrong.values())):
