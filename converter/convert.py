@@ -174,7 +174,7 @@ def _files(conversion: Conversion, found: Found, destination: Destination) -> di
     """The files that each conversion replaces."""
     origin = conversion.origin
     return {
-        CONVERSION: conversion_record(origin, conversion.keys, conversion.file_names),
+        CONVERSION: conversion_record(origin, conversion.keys, conversion.file_names, found.unreadable),
         STATISTICS: json.dumps(found.statistics, indent=2) + "\n",
         PROVENANCE: provenance(origin, found.unreadable),
         CLOUD_VOLUME_PROVENANCE: cloud_volume_provenance(origin),

@@ -15,7 +15,7 @@ from converter.pyramid.build import Build, make_plan
 from converter.pyramid.crew import ThisMachine
 from converter.pyramid.results import Found, gather
 from converter.pyramid.target import Mending, Stamp
-from precomputed_server.errors import InvalidInput
+from precomputed_server.errors import InvalidInput, SourceError
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import ScaleInfo, VolumeInfo
 
@@ -30,7 +30,8 @@ def conversion_of(dataset: Recorded, source: tuple[str, ...], jobs: int | None) 
     """
     # With the edges that it knew: what was said of a voxel later moves no level.
     known = Corrected(corrected_edges(dataset.record, dataset.options.source.view))
-    conversion = prepare(source or dataset.sources, replace(dataset.options, jobs=jobs), known)
+    options = replace(dataset.options, jobs=jobs, on_error=dataset.on_error)
+    conversion = prepare(source or dataset.sources, options, known)
     found, made = _voxels(conversion.info), _voxels(dataset.info)
     if found == made and [_shape(scale) for scale in conversion.scales] != [_shape(scale) for scale in dataset.scales]:
         raise InvalidInput(
@@ -48,7 +49,8 @@ def conversion_of(dataset: Recorded, source: tuple[str, ...], jobs: int | None) 
 def remade(dataset: Recorded, conversion: Conversion, only: Cells | None, write: Cells) -> Found:
     """What comes out when chunks are made again: all, or `only` those; of others nothing is said then.
 
-    Those of `write` are written of which the same comes out as the conversion wrote; nothing else is.
+    Those of `write` are written of which the same comes out as the conversion wrote; nothing else is. Planes that the
+    conversion left out are left out; raises SourceError for others that cannot be read.
     """
     directory = dataset.destination.verifying / uuid.uuid4().hex
     wanted = _recorded(dataset.manifest, write)
@@ -62,9 +64,13 @@ def remade(dataset: Recorded, conversion: Conversion, only: Cells | None, write:
     directory.mkdir(parents=True)
     try:
         build.run(None)
-        return gather(build.journal, conversion.pyramid, conversion.volume)
+        found = gather(build.journal, conversion.pyramid, conversion.volume)
     finally:
         shutil.rmtree(dataset.destination.verifying, ignore_errors=True)
+    lost = set(found.unreadable) - set(dataset.unreadable)
+    if lost and conversion.origin.sources == dataset.sources:
+        raise SourceError(min(lost))  # the conversion could read it
+    return found
 
 
 def _recorded(manifest: Manifest, cells: Cells) -> dict[int, dict[Vector, Stamp]]:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from converter.options import ConvertOptions, options_from_json
 from converter.output.destination import Destination, read_json
 from converter.pyramid.results import STORED
+from converter.pyramid.tasks import BLANK, FAIL, SKIP
 from converter.writers import Voxels, Writer, writer
 from precomputed_server.errors import InvalidInput, NotFound, Unreadable
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.grid import cell_box, grid_shape
 from precomputed_server.format.info import ScaleInfo, VolumeInfo
-from precomputed_server.format.names import MANIFEST
+from precomputed_server.format.names import MANIFEST, PROVENANCE
 
 Manifest = tuple[NDArray[Any], ...]
 """An element of STORED for each cell of a level, "(Z, Y, X)"."""
@@ -47,6 +48,22 @@ class Recorded:
     def sources(self) -> tuple[str, ...]:
         """What it was made of."""
         return tuple(self.record["source"])
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """The sentences on the planes that the conversion left out."""
+        said = self.record.get("unreadable")
+        if said is None:  # an older record
+            said = (read_json(self.destination.path / PROVENANCE) or {}).get("unreadable", ())
+        return tuple(said)
+
+    @property
+    def on_error(self) -> str:
+        """What the conversion did about planes that it could not read; where there were none, there are to be none."""
+        if not self.unreadable:
+            return FAIL
+        lacks = not self.manifest[0]["size"].all()
+        return str(self.record.get("on_error", SKIP if lacks else BLANK))
 
     def stored(self, scale: ScaleInfo, cell: Vector) -> bytes | None:
         """The bytes of a chunk as they lie; None where there is no chunk."""

@@ -204,6 +204,50 @@ def test_the_source_is_read_where_it_was_whatever_the_offset_is_now(
     assert verify(made, []).problems == ()
 
 
+@pytest.mark.parametrize("format_name", ["tiff", "sharded", "zarr"])
+@pytest.mark.parametrize("on_error", ["skip", "blank"])
+def test_planes_that_were_left_out_are_left_out_again(tmp_path: Path, on_error: str, format_name: str) -> None:
+    source, made = write_planes(tmp_path / "planes", volume(70, 40, 33), compression="zlib"), tmp_path / "made"
+    os.truncate(source / "img_3.tif", 3000)
+    (source / "img_20.tif").write_bytes(b"no TIFF")
+    convert(str(source), made, options(**MANY, format=format_name, on_error=on_error))
+    before = files_of(made)
+    assert verify(made).is_sound
+    assert verify(made, []).problems == ()
+    for older in (False, True):
+        _damage(made)
+        assert verify(made, repair=True).repaired
+        assert files_of(made) == before
+        if not older:
+            _forget(made, "on_error", "unreadable")
+    good, broken = (source / "img_5.tif").read_bytes(), (source / "img_20.tif").read_bytes()
+    (source / "img_5.tif").write_bytes(broken)
+    with pytest.raises(SourceError, match="img_5.tif"):
+        verify(made, [], repair=True)
+    (source / "img_5.tif").write_bytes(good)
+    (source / "img_20.tif").write_bytes(good)
+    found = verify(made, [], repair=True)
+    assert str(source / "img_20.tif") in found.changed
+    assert {problem.what for problem in found.problems} == {"not what the source gives now"}
+    assert files_of(made) == before
+
+
+def test_a_chunk_that_was_left_out_is_to_be_absent(tmp_path: Path) -> None:
+    source, made = write_planes(tmp_path / "planes", volume(40, 40, 33)), tmp_path / "made"
+    (source / "img_20.tif").write_bytes(b"no TIFF")
+    convert(str(source), made, options(**MANY, on_error="skip"))
+    (made / "1_1_1" / "0-16_0-16_16-32.tiff").write_bytes(b"x")
+    (problem,) = verify(made, [], repair=True).problems
+    assert str(problem) == "1_1_1/0-16_0-16_16-32 is there, though the conversion left it out"
+
+
+def _forget(dataset: Path, *names: str) -> None:
+    """Make the record of the conversion one that says less."""
+    path = dataset / ".precomputed" / "conversion.json"
+    members = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in members.items() if name not in names}))
+
+
 def _run(*arguments: object) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
