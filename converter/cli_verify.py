@@ -53,7 +53,12 @@ def verify(context: click.Context, /, dataset: Path, sources: tuple[str, ...], a
 
 def _as_json(found: Verification) -> str:
     problems = [
-        {"scale": each.key, "chunk": each.chunk, "what": each.what, "mended": each.mended} for each in found.problems
+        {
+            **({"file": each.file} if each.file else {"scale": each.key, "chunk": each.chunk}),
+            "what": each.what,
+            "mended": each.mended,
+        }
+        for each in found.problems
     ]
     return json.dumps({"chunks": found.chunks, "problems": problems, "repaired": found.repaired}, indent=2)
 
@@ -67,5 +72,7 @@ def _as_text(dataset: Path, found: Verification) -> str:
     else:
         mended = sum(problem.mended for problem in found.problems)
         done = ", all mended" if found.repaired else f", {mended} of them mended" if mended else ""
-        lines.append(f"{dataset}: {len(found.problems)} of {found.chunks} chunks are wrong{done}")
+        files = sum(bool(problem.file) for problem in found.problems)
+        beside = f" and {files} other file{'s' if files > 1 else ''}" if files else ""
+        lines.append(f"{dataset}: {len(found.problems) - files} of {found.chunks} chunks{beside} are wrong{done}")
     return "\n".join(lines)

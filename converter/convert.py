@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -40,7 +39,7 @@ from converter.pyramid.build import Build, fitted_plan, make_plan
 from converter.pyramid.crew import Crew, crew_for
 from converter.pyramid.progress import Progress
 from converter.pyramid.results import Found, gather, level_figures, write_manifest
-from converter.pyramid.target import Target
+from converter.pyramid.target import Target, stamp
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import VolumeInfo
@@ -173,10 +172,12 @@ def _with_kept_members(info: VolumeInfo, existing: Existing) -> VolumeInfo:
 def _files(conversion: Conversion, found: Found, destination: Destination) -> dict[str, str]:
     """The files that each conversion replaces."""
     origin = conversion.origin
+    checked = {STATISTICS: found.statistics_text, PROVENANCE: provenance(origin, found.unreadable)}
+    checksums = {name: list(stamp((text.encode(),))) for name, text in checked.items()}
+    written = {"scales": conversion.keys, "files": conversion.file_names, "checksums": checksums}
     return {
-        CONVERSION: conversion_record(origin, conversion.keys, conversion.file_names, found.unreadable),
-        STATISTICS: json.dumps(found.statistics, indent=2) + "\n",
-        PROVENANCE: provenance(origin, found.unreadable),
+        CONVERSION: conversion_record(origin, written, found.unreadable),
+        **checked,
         CLOUD_VOLUME_PROVENANCE: cloud_volume_provenance(origin),
         **conversion.writer.dataset_files(
             conversion.info, _name(destination), found.shown_channels(conversion.channels)

@@ -11,10 +11,10 @@ UNASKED = "there, though the conversion left it out"
 
 @dataclass(frozen=True)
 class Problem:
-    """A chunk that is not as it should be: `what` says how.
+    """A chunk, or a `file` beside the chunks, that is not as it should be: `what` says how.
 
     `mended`: it has been written anew. `differs`: what the source gives now is not what the conversion wrote, and so
-    nothing was written.
+    nothing was written. `lost`: it cannot be made again.
     """
 
     key: str
@@ -22,10 +22,12 @@ class Problem:
     what: str
     mended: bool = False
     differs: bool = False
+    file: str = ""
+    lost: bool = False
 
     def __str__(self) -> str:
         """`1_1_1/0-64_0-64_0-64 is altered`."""
-        return f"{self.key}/{self.chunk} is {self.what}"
+        return f"{self.file or f'{self.key}/{self.chunk}'} is {self.what}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class Verification:
         """What is to be done about what is still wrong, in a sentence."""
         if any(problem.what == UNASKED for problem in self.problems):
             return "Chunks are there that the conversion left out; remove them, or convert again with --overwrite."
+        left = [problem for problem in self.problems if not problem.mended]
+        if all(problem.lost for problem in left):
+            names = " and ".join(problem.file for problem in left)
+            return f"{names} cannot be made again; convert again with --overwrite, or live without."
         if not any(problem.differs for problem in self.problems):
             return "The dataset is damaged; mend it with `precomputed verify --repair`, or convert again."
         if self.changed:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.beside import mend_file, mend_statistics, wrong_files
 from converter.output.destination import Destination, locked
 from converter.output.finished import finish_interrupted
 from converter.output.recorded import Manifest, Recorded, open_recorded
@@ -24,7 +25,7 @@ from precomputed_server.files import typed
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.grid import cell_box, cells, grid_shape
 from precomputed_server.format.info import ScaleInfo
-from precomputed_server.format.names import chunk_name
+from precomputed_server.format.names import STATISTICS, chunk_name
 
 _READERS = 4
 _AT_ONCE = 4096
@@ -38,12 +39,13 @@ def verify(
     *,
     repair: bool = False,
 ) -> Verification:
-    """Check every chunk against the manifest; with `source` (empty: the one it was made of) derive each again from it.
+    """Check every chunk against the manifest, and the files beside the chunks.
 
-    `repair` writes anew, from the source, the chunks that are wrong, where exactly that comes out which the manifest
-    says; it writes nothing else, and never over a chunk that is as it was written. `transform` is for an interrupted
-    conversion that has to be ended first. Raises NotFound where there is no
-    dataset, InvalidInput for one that this program did not convert, SourceError.
+    With `source` (empty: the one it was made of) derive each chunk again from it. `repair` writes anew, from the
+    source, the chunks that are wrong, where exactly that comes out which the manifest says; it writes nothing else, and
+    never over a chunk that is as it was written. `transform` is for an interrupted conversion that has to be ended
+    first. Raises NotFound where there is no dataset, InvalidInput for one that this program did not convert,
+    SourceError.
     """
     try:
         destination = Destination(dataset)
@@ -51,8 +53,10 @@ def verify(
         opened = open_recorded(destination)
         actual = tuple(_read_level(opened, scale) for scale in opened.scales)
         wrong = _different(opened.manifest, actual)
-        if source is None and not (repair and any(wrong.values())):
-            return Verification(_count(opened), _problems(opened, actual, wrong))
+        files = wrong_files(opened)
+        if source is None and not (repair and (files or any(wrong.values()))):
+            beside = tuple(file.problem() for file in files)
+            return Verification(_count(opened), beside + _problems(opened, actual, wrong))
         with locked(opened.destination):
             return _against_source(opened, actual, source, jobs, repair=repair)
     except OSError as error:
@@ -64,19 +68,30 @@ def _against_source(
 ) -> Verification:
     """What is wrong when chunks are made again: all with `source`, else the wrong ones."""
     wrong = _different(dataset.manifest, actual)
-    if repair and any(level.dtype != STORED for level in dataset.manifest):
+    if repair and any(wrong.values()) and any(level.dtype != STORED for level in dataset.manifest):
         raise InvalidInput(
             f"{dataset.destination.path} was converted by an older version of this program, which kept too little to "
             "repair it; convert again with --overwrite."
         )
+    statistics = [file for file in wrong_files(dataset) if repair and file.name == STATISTICS]
+    if source is None and not any(wrong.values()) and not statistics:
+        return Verification(_count(dataset), _files(dataset, repair=repair))
     conversion = conversion_of(dataset, tuple(source or ()), jobs)
-    found = remade(dataset, conversion, wrong if source is None else None, wrong if repair else {}).manifest
-    other = _different(dataset.manifest, found)
-    problems = _problems(dataset, actual, wrong, other, repair=repair)
+    only = wrong if source is None and not statistics else None
+    found = remade(dataset, conversion, only, wrong if repair else {})
+    other = _different(dataset.manifest, found.manifest)
+    problems = tuple(file.problem(mended=True) for file in statistics if mend_statistics(dataset, found))
+    problems += _files(dataset, repair=repair)
+    problems += _problems(dataset, actual, wrong, other, repair=repair)
     if source is not None:
         intact = {level: cells - wrong[level] for level, cells in other.items()}
         problems += tuple(_problem(dataset, CHANGED, at, differs=True) for at in _ordered(intact))
     return Verification(_count(dataset), problems, tuple(changed_files(dataset.destination, conversion.origin.files)))
+
+
+def _files(dataset: Recorded, *, repair: bool) -> tuple[Problem, ...]:
+    """What is wrong beside the chunks; with `repair` what is known without the source is written."""
+    return tuple(file.problem(mended=repair and mend_file(dataset, file)) for file in wrong_files(dataset))
 
 
 def _count(dataset: Recorded) -> int:

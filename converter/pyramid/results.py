@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,11 @@ class Found:
     manifest: tuple[NDArray[Any], ...]
     statistics: Mapping[str, Any]
     unreadable: tuple[str, ...]
+
+    @property
+    def statistics_text(self) -> str:
+        """The text of `statistics.json`."""
+        return json.dumps(self.statistics, indent=2) + "\n"
 
     def shown_channels(self, known: Sequence[SourceChannel]) -> list[ShownChannel]:
         """How the channels are to be shown, with what the source says of them."""

@@ -241,6 +241,55 @@ def test_a_chunk_that_was_left_out_is_to_be_absent(tmp_path: Path) -> None:
     assert str(problem) == "1_1_1/0-16_0-16_16-32 is there, though the conversion left it out"
 
 
+@pytest.mark.parametrize("format_name", ["tiff", "zarr", "ngff"])
+@pytest.mark.parametrize("damage", ["remove", "replace", "move"])
+def test_files_beside_the_chunks_are_checked_and_made_again(tmp_path: Path, format_name: str, damage: str) -> None:
+    source, made = write_planes(tmp_path / "planes", volume(70, 40, 33)), tmp_path / "first"
+    convert(str(source), made, options(**MANY, format=format_name))
+    describe(made, Corrections(voxel_size=parse_edges("0.65,0.65,2"), colors=("#ff8000",)), slice_naming)
+    assert verify(made).is_sound
+    if damage == "move":
+        made.rename(tmp_path / "second")
+        assert verify(tmp_path / "second").is_sound
+        return
+    before = files_of(made)
+    names = {name for name in before if Path(name).name[:2] == ".z"} | {"statistics.json"}
+    assert len(names) == (1 if format_name == "tiff" else 6)
+    for name in names:
+        (made / name).unlink()
+        if damage == "replace":
+            (made / name).write_text("{}")
+    found = verify(made, repair=False)
+    assert {problem.file for problem in found.problems} == names
+    assert {problem.what for problem in found.problems} == {"missing" if damage == "remove" else "altered"}
+    repaired = verify(made, repair=True)
+    assert (repaired.repaired, {problem.file for problem in repaired.problems}) == (True, names)
+    assert files_of(made) == before
+
+
+@pytest.mark.parametrize("made", ["tiff"], indirect=True)
+def test_what_cannot_be_made_again_is_told(made: Path) -> None:
+    for name in ("provenance.json", "provenance"):
+        (made / name).unlink()
+    found = _run(made, "--repair")
+    assert "provenance.json is missing" in found.output
+    assert "0 of 59 chunks and 2 other files are wrong" in found.output
+    assert "cannot be made again" in str(found.exception)
+    assert json.loads(_run(made, "--json").output)["problems"][0] == {
+        "file": "provenance",
+        "what": "missing",
+        "mended": False,
+    }
+
+
+@pytest.mark.parametrize("made", ["tiff"], indirect=True)
+def test_statistics_of_another_stack_are_not_written(made: Path, tmp_path: Path) -> None:
+    write_planes(tmp_path / "planes", volume(70, 40, 33, seed=4))
+    (made / "statistics.json").unlink()
+    assert not verify(made, repair=True).is_sound
+    assert not (made / "statistics.json").exists()
+
+
 def _forget(dataset: Path, *names: str) -> None:
     """Make the record of the conversion one that says less."""
     path = dataset / ".precomputed" / "conversion.json"
