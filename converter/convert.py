@@ -25,6 +25,7 @@ from converter.output.destination import (
     read_json,
 )
 from converter.output.finished import finish_interrupted, finished_summary
+from converter.output.foreign import check_levels
 from converter.output.provenance import (
     cloud_volume_provenance,
     conversion_record,
@@ -106,6 +107,7 @@ def _run(
     transform: TransformAnnotations | None,
 ) -> Summary:
     existing = existing_pyramid(destination, conversion.options.overwrite)
+    check_levels(destination, existing)
     old_files = own_files(destination)
     check_keys(destination, existing, (*conversion.keys, *(set(conversion.file_names) - set(old_files))))
     info = _with_kept_members(conversion.info, existing)
@@ -147,6 +149,7 @@ def _run(
         new_files={**_new_files(conversion), **new_record},
         obsolete=tuple(name for name in old_files if name not in conversion.file_names),
     )
+    check_levels(destination, existing)  # again: much may have been put there while this went on
     begin_swap(destination, plan)
     roll_forward(destination, plan, transform)
     seconds = time.time() - conversion.origin.began

@@ -23,6 +23,7 @@ from annotation_store.slices import slice_naming
 from converter import convert
 from converter.describe import Corrections, describe
 from converter.output.destination import Destination, locked
+from converter.pyramid.build import Build
 from converter.stacks.voxel_size import VoxelSize, parse_edges
 from converter.verify import verify
 from precomputed_server.errors import Busy, DestinationExists, InvalidInput, StorageFull, Unreadable
@@ -125,6 +126,49 @@ def test_overwrite_replaces_the_pyramid_and_nothing_else(made: Path, source: str
     assert (made / "annotations/block_info.csv").read_bytes() == block
     assert read_record(made, "conversion.json")["scales"] == ["1_1_1"]
     assert not any((made / ".precomputed" / name).exists() for name in ("old", "staging", "swap.json"))
+
+
+@pytest.mark.parametrize("format_name", ["tiff", "raw", "sharded", "zarr", "ngff"])
+@pytest.mark.parametrize("name", ["notes.txt", "deep/er/x", "0-8_0-8_0-9.tiff", "link"])
+def test_overwrite_refuses_while_a_level_holds_a_file_of_other_hands(
+    tmp_path: Path, source: str, format_name: str, name: str
+) -> None:
+    made = tmp_path / "made"
+    convert(source, made, options(format=format_name, **SMALL))
+    foreign = made / read_info(made)["scales"][-1]["key"] / name
+    foreign.parent.mkdir(parents=True, exist_ok=True)
+    if name == "link":
+        foreign.symlink_to(tmp_path)
+    else:
+        foreign.write_bytes(b"mine")
+    before = files_of(made)
+    with pytest.raises(DestinationExists, match="was not written by this program and would be removed"):
+        convert(source, made, options(overwrite=True))
+    assert files_of(made) == before
+    foreign.unlink()
+    with suppress(OSError):
+        foreign.parent.rmdir()
+    convert(source, made, options(overwrite=True, format=format_name))
+    assert verify(made).is_sound
+
+
+def test_what_is_put_into_a_level_while_it_is_converted_is_not_removed(
+    made: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Build.run
+
+    def put(*arguments: Any) -> None:
+        run(*arguments)
+        (made / "1_1_1" / "notes.txt").write_bytes(b"mine")
+
+    monkeypatch.setattr(Build, "run", put)
+    with pytest.raises(DestinationExists, match=r"notes\.txt"):
+        convert(source, made, options(overwrite=True))
+    monkeypatch.undo()
+    assert (made / "1_1_1" / "notes.txt").read_bytes() == b"mine"
+    (made / "1_1_1" / "notes.txt").unlink()
+    convert(source, made, options(overwrite=True))
+    assert verify(made).is_sound
 
 
 def test_blocks_that_hold_annotations_keep_their_size(made: Path, source: str) -> None:
