@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 MISSING, TRUNCATED, ALTERED = "missing", "truncated", "altered"
+_NAMED = 3
 CHANGED = "not what the source gives now"
 UNASKED = "there, though the conversion left it out"
 
@@ -75,4 +77,14 @@ class Verification:
         )
 
 
-_NAMED = 3
+def together(layers: Sequence[tuple[str, Verification]]) -> Verification:
+    """What was found in all layers of a dataset; places are told with the layer's directory."""
+    problems = [_in_layer(name, problem) for name, found in layers for problem in found.problems]
+    changed = dict.fromkeys(path for _, found in layers for path in found.changed)
+    return Verification(sum(found.chunks for _, found in layers), tuple(problems), tuple(changed))
+
+
+def _in_layer(name: str, problem: Problem) -> Problem:
+    if problem.file:
+        return replace(problem, file=f"{name}/{problem.file}")
+    return replace(problem, key=f"{name}/{problem.key}")

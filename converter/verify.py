@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.beside import mend_file, mend_statistics, wrong_files
-from converter.output.destination import Destination, locked
+from converter.output.destination import Destination, layers_of, locked
 from converter.output.finished import finish_interrupted
 from converter.output.recorded import Manifest, Recorded, open_recorded
 from converter.output.swap import TransformAnnotations
@@ -19,7 +19,7 @@ from converter.pyramid.results import STORED
 from converter.pyramid.target import Stamp, stamp
 from converter.remaking import Cells, conversion_of, remade
 from converter.source_version import changed_files
-from converter.verification import ALTERED, CHANGED, MISSING, TRUNCATED, UNASKED, Problem, Verification
+from converter.verification import ALTERED, CHANGED, MISSING, TRUNCATED, UNASKED, Problem, Verification, together
 from precomputed_server.errors import InvalidInput
 from precomputed_server.files import typed
 from precomputed_server.format.geometry import Vector
@@ -39,7 +39,7 @@ def verify(
     *,
     repair: bool = False,
 ) -> Verification:
-    """Check every chunk against the manifest, and the files beside the chunks.
+    """Check every chunk against the manifest, and the files beside the chunks; of a dataset of layers, of each.
 
     With `source` (empty: the one it was made of) derive each chunk again from it. `repair` writes anew, from the
     source, the chunks that are wrong, where exactly that comes out which the manifest says; it writes nothing else, and
@@ -50,6 +50,9 @@ def verify(
     try:
         destination = Destination(dataset)
         finish_interrupted(destination, transform)
+        if layers := layers_of(destination):
+            parts = [(name, verify(dataset / name, source, jobs, transform, repair=repair)) for name in layers]
+            return together(parts)
         opened = open_recorded(destination)
         actual = tuple(_read_level(opened, scale) for scale in opened.scales)
         wrong = _different(opened.manifest, actual)

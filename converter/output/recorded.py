@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.options import ConvertOptions, options_from_json
-from converter.output.destination import Destination, read_json
+from converter.output.destination import Destination, read_info, read_json
 from converter.pyramid.results import STORED
 from converter.pyramid.tasks import BLANK, FAIL, SKIP
 from converter.writers import Voxels, Writer, writer
-from precomputed_server.errors import InvalidInput, NotFound, Unreadable
+from precomputed_server.errors import InvalidInput, Unreadable
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.grid import cell_box, grid_shape
 from precomputed_server.format.info import ScaleInfo, VolumeInfo
@@ -75,15 +75,13 @@ class Recorded:
 
 def open_recorded(destination: Destination) -> Recorded:
     """Read the records of a dataset; raises NotFound, InvalidInput for one that this program did not convert."""
+    info = read_info(destination)
     record = read_json(destination.conversion)
-    if not destination.info.exists():
-        raise NotFound(f"{destination.path} is not a dataset: it has no info.")
     if record is None or "options" not in record or not (destination.path / MANIFEST).is_dir():
         raise InvalidInput(
             f"{destination.path} has no manifest of its chunks; only what this program converted has one."
         )
     options = options_from_json(record["options"])
-    info = VolumeInfo.from_bytes(destination.info.read_bytes())
     chosen = writer(options.output, Voxels(info.dtype, info.num_channels, options.chunk_size))
     manifest = tuple(_load(destination, scale) for scale in info.scales)
     return Recorded(destination, record, options, info, chosen, manifest)

@@ -16,11 +16,12 @@ from click.testing import CliRunner, Result
 from annotation_store.slices import slice_naming
 from converter import convert
 from converter.cli_verify import verify as command
-from converter.describe import Corrections, describe
+from converter.describe import Corrections, describe, described
+from converter.split import convert_split
 from converter.stacks.source_options import source_options
 from converter.stacks.voxel_size import parse_edges
 from converter.verify import verify
-from precomputed_server.errors import InvalidInput, NotFound, SourceError
+from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError, SourceError
 from tests.converter.stacks import files_of, options, volume, write_planes
 
 MANY: dict[str, Any] = {"levels": 3, "downsample": (2, 2, 2), "chunk_size": (16, 16, 16)}
@@ -169,8 +170,12 @@ def test_another_stack_is_refused(made: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("made", ["tiff"], indirect=True)
 def test_what_was_not_converted_here_is_refused(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="no info"):
+    with pytest.raises(NotFound, match="does not exist"):
         verify(tmp_path / "nothing")
+    with pytest.raises(NotFound, match="no info"):
+        verify(tmp_path)
+    with pytest.raises(NotFound, match="is a file"):
+        verify(made / "info")
     (made / ".precomputed" / "conversion.json").unlink()
     with pytest.raises(InvalidInput, match="no manifest"):
         verify(made)
@@ -288,6 +293,53 @@ def test_statistics_of_another_stack_are_not_written(made: Path, tmp_path: Path)
     (made / "statistics.json").unlink()
     assert not verify(made, repair=True).is_sound
     assert not (made / "statistics.json").exists()
+
+
+@pytest.mark.parametrize("made", ["tiff"], indirect=True)
+@pytest.mark.parametrize("damage", [None, b"", b'{"type": "ima', b"{}", b"[1]"])
+def test_a_lost_or_damaged_info_is_told_with_the_remedy_which_works(
+    made: Path, tmp_path: Path, damage: bytes | None
+) -> None:
+    before = files_of(made)
+    (made / "info").unlink()
+    if damage is not None:
+        (made / "info").write_bytes(damage)
+    said = f"{made}/info is {'gone' if damage is None else 'damaged'}.*precomputed convert --overwrite"
+    for command_of in (verify, described):
+        with pytest.raises(PrecomputedError, match=said):
+            command_of(made)
+    leaf = made / "annotations" / "x0y0z0" / "fibers.json"
+    leaf.parent.mkdir(parents=True)
+    leaf.write_text("[]")
+    with pytest.raises(InvalidInput, match="--annotations keep"):
+        convert(str(tmp_path / "planes"), made, options(**MANY, overwrite=True))
+    convert(str(tmp_path / "planes"), made, options(**MANY, overwrite=True, annotations="keep"))
+    assert files_of(made) == {**before, "annotations/x0y0z0/fibers.json": b"[]"}
+
+
+def test_an_interrupted_conversion_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "made" / ".precomputed" / "staging" / "1").mkdir(parents=True)
+    with pytest.raises(NotFound, match="interrupted conversion; the same `precomputed convert`"):
+        verify(tmp_path / "made")
+
+
+def test_the_layers_of_a_dataset_are_checked_and_mended_each(tmp_path: Path) -> None:
+    source, made = tmp_path / "stack.tif", tmp_path / "made"
+    tifffile.imwrite(source, volume(70, 40, 66).reshape(33, 2, 40, 70), imagej=True, metadata={"axes": "ZCYX"})
+    convert_split([str(source)], made, options(**MANY), lambda path, asked: convert(str(source), path, asked))
+    layers = [path for path in sorted(made.iterdir()) if (path / "info").exists()]
+    assert len(layers) == 2
+    before = files_of(made)
+    assert (verify(made, []).chunks, verify(made).problems) == (2 * 59, ())
+    chunk = next((layers[1] / "4_4_4").iterdir())
+    chunk.unlink()
+    (layers[0] / "statistics.json").unlink()
+    assert [str(problem) for problem in verify(made).problems] == [
+        f"{layers[0].name}/statistics.json is missing",
+        f"{layers[1].name}/4_4_4/{chunk.name.removesuffix('.tiff')} is missing",
+    ]
+    assert verify(made, repair=True).repaired
+    assert files_of(made) == before
 
 
 def _forget(dataset: Path, *names: str) -> None:
