@@ -179,7 +179,7 @@ def _files(conversion: Conversion, found: Found, destination: Destination) -> di
     checksums = {name: list(stamp((text.encode(),))) for name, text in checked.items()}
     written = {"scales": conversion.keys, "files": conversion.file_names, "checksums": checksums}
     return {
-        CONVERSION: conversion_record(origin, written, found.unreadable),
+        CONVERSION: conversion_record(origin, written, found.lost),
         **checked,
         CLOUD_VOLUME_PROVENANCE: cloud_volume_provenance(origin),
         **conversion.writer.dataset_files(

@@ -56,7 +56,7 @@ def remade(dataset: Recorded, conversion: Conversion, only: Cells | None, write:
     wanted = _recorded(dataset.manifest, write)
     target = Mending(dataset.destination.path, dataset.scales, dataset.writer, wanted)
     crew = ThisMachine(conversion.options.processes, conversion.options.memory)
-    pyramid, source = conversion.pyramid, conversion.source
+    pyramid, source = conversion.pyramid, conversion.source.without(dataset.lost)
     plan = make_plan(pyramid, source, crew)
     on_error = conversion.options.on_error
     build = Build(pyramid, source, conversion.volume, target, directory, plan, crew, on_error, only)
@@ -68,7 +68,7 @@ def remade(dataset: Recorded, conversion: Conversion, only: Cells | None, write:
     finally:
         shutil.rmtree(dataset.destination.verifying, ignore_errors=True)
     lost = set(found.unreadable) - set(dataset.unreadable)
-    if lost and conversion.origin.sources == dataset.sources:
+    if lost:
         raise SourceError(min(lost))  # the conversion could read it
     return found
 

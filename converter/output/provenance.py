@@ -50,13 +50,17 @@ def request(sources: Sequence[str], options: ConvertOptions) -> dict[str, Any]:
     return {"source": [os.path.abspath(source) for source in sources], "options": options.to_json()}
 
 
-def conversion_record(origin: Origin, written: Mapping[str, Any], unreadable: Sequence[str]) -> str:
+def conversion_record(origin: Origin, written: Mapping[str, Any], lost: Mapping[int, str]) -> str:
     """The text of `conversion.json`, by which the next conversion knows what this one has `written`.
 
-    That are its scales, the files of its format, and the checksums of others. `unreadable` says which planes were left
-    out, and `on_error` what that means; checking the dataset does the same.
+    That are its scales, the files of its format, and the checksums of others. `lost` says which planes were left
+    out, by their place, and `on_error` what that means; checking the dataset does the same.
     """
-    written = {**written, "on_error": origin.options.on_error, "unreadable": list(unreadable)}
+    written = {
+        **written,
+        "on_error": origin.options.on_error,
+        "lost": {str(place): reason for place, reason in lost.items()},
+    }
     made_of = {**origin.request, "source_version": origin.source_version}
     return json_text({"format": 1, **written, **made_of, "voxel_size": origin.voxel_size.to_json()})
 

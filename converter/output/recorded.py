@@ -50,12 +50,16 @@ class Recorded:
         return tuple(self.record["source"])
 
     @property
+    def lost(self) -> Mapping[int, str]:
+        """Why the conversion left planes out, by their place along the source's plane axis."""
+        return {int(place): str(reason) for place, reason in self.record.get("lost", {}).items()}
+
+    @property
     def unreadable(self) -> tuple[str, ...]:
-        """The sentences on the planes that the conversion left out."""
-        said = self.record.get("unreadable")
-        if said is None:  # an older record
-            said = (read_json(self.destination.path / PROVENANCE) or {}).get("unreadable", ())
-        return tuple(said)
+        """The sentences on these planes, of which older records do not tell the places."""
+        if "lost" in self.record:
+            return tuple(self.lost.values())
+        return tuple((read_json(self.destination.path / PROVENANCE) or {}).get("unreadable", ()))
 
     @property
     def on_error(self) -> str:

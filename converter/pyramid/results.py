@@ -30,14 +30,19 @@ STORED = np.dtype([("size", "<u8"), ("crc32", "<u4"), ("adler32", "<u4")])
 class Found:
     """Figures of a whole conversion; `manifest[level]` has an element of STORED for each cell, "(Z, Y, X)".
 
-    `unreadable` says which planes were left out and why.
+    `lost` says why planes were left out, by their place along the source's plane axis.
     """
 
     chunks: int
     bytes: int
     manifest: tuple[NDArray[Any], ...]
     statistics: Mapping[str, Any]
-    unreadable: tuple[str, ...]
+    lost: Mapping[int, str]
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Which planes were left out and why."""
+        return tuple(sorted(set(self.lost.values())))
 
     @property
     def statistics_text(self) -> str:
@@ -70,7 +75,7 @@ def gather(journal: Iterable[Done], pyramid: Pyramid, volume: Volume) -> Found:
     channels = [Channel() for _ in range(volume.num_channels)]
     labels: NDArray[Any] = np.empty(0, volume.dtype)
     chunks = stored_bytes = 0
-    unreadable: set[str] = set()
+    lost: dict[int, str] = {}
     for done in journal:
         chunks, stored_bytes = chunks + done.chunks, stored_bytes + done.bytes
         for level, entries in done.entries.items():
@@ -81,8 +86,8 @@ def gather(journal: Iterable[Done], pyramid: Pyramid, volume: Volume) -> Found:
             channel.add(**figures)
         if done.labels:
             labels = np.union1d(labels, np.array(done.labels, volume.dtype))
-        unreadable.update(done.lost.values())
-    return Found(chunks, stored_bytes, manifest, _statistics(channels, labels, volume), tuple(sorted(unreadable)))
+        lost |= done.lost
+    return Found(chunks, stored_bytes, manifest, _statistics(channels, labels, volume), lost)
 
 
 def write_manifest(directory: Path, keys: Iterable[str], manifest: Iterable[NDArray[Any]]) -> None:
