@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from converter.output.destination import (
     read_json,
 )
 from converter.output.finished import finish_interrupted, finished_summary
+from converter.output.foreign import check_levels
 from converter.output.provenance import (
     cloud_volume_provenance,
     conversion_record,
@@ -40,7 +40,7 @@ from converter.pyramid.build import Build, fitted_plan, make_plan
 from converter.pyramid.crew import Crew, crew_for
 from converter.pyramid.progress import Progress
 from converter.pyramid.results import Found, gather, level_figures, write_manifest
-from converter.pyramid.target import Target
+from converter.pyramid.target import Target, stamp
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import VolumeInfo
@@ -107,6 +107,7 @@ def _run(
     transform: TransformAnnotations | None,
 ) -> Summary:
     existing = existing_pyramid(destination, conversion.options.overwrite)
+    check_levels(destination, existing)
     old_files = own_files(destination)
     check_keys(destination, existing, (*conversion.keys, *(set(conversion.file_names) - set(old_files))))
     info = _with_kept_members(conversion.info, existing)
@@ -148,6 +149,7 @@ def _run(
         new_files={**_new_files(conversion), **new_record},
         obsolete=tuple(name for name in old_files if name not in conversion.file_names),
     )
+    check_levels(destination, existing)  # again: much may have been put there while this went on
     begin_swap(destination, plan)
     roll_forward(destination, plan, transform)
     seconds = time.time() - conversion.origin.began
@@ -173,10 +175,12 @@ def _with_kept_members(info: VolumeInfo, existing: Existing) -> VolumeInfo:
 def _files(conversion: Conversion, found: Found, destination: Destination) -> dict[str, str]:
     """The files that each conversion replaces."""
     origin = conversion.origin
+    checked = {STATISTICS: found.statistics_text, PROVENANCE: provenance(origin, found.unreadable)}
+    checksums = {name: list(stamp((text.encode(),))) for name, text in checked.items()}
+    written = {"scales": conversion.keys, "files": conversion.file_names, "checksums": checksums}
     return {
-        CONVERSION: conversion_record(origin, conversion.keys, conversion.file_names),
-        STATISTICS: json.dumps(found.statistics, indent=2) + "\n",
-        PROVENANCE: provenance(origin, found.unreadable),
+        CONVERSION: conversion_record(origin, written, found.lost),
+        **checked,
         CLOUD_VOLUME_PROVENANCE: cloud_volume_provenance(origin),
         **conversion.writer.dataset_files(
             conversion.info, _name(destination), found.shown_channels(conversion.channels)

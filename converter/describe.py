@@ -16,7 +16,7 @@ from typing import Any
 
 from converter.options import options_from_json
 from converter.output.corrections import recorded_channels
-from converter.output.destination import Destination, has_annotations, locked, read_json
+from converter.output.destination import Destination, has_annotations, locked, read_info, read_json
 from converter.output.finished import finish_interrupted
 from converter.output.relocate import forget_begun, must_rename, shifted, stage_renamed
 from converter.output.swap import SwapPlan, TransformAnnotations, begin_swap, interrupted_swap, roll_forward
@@ -24,7 +24,7 @@ from converter.pyramid.results import shown_channels
 from converter.stacks.channels import Channel
 from converter.stacks.voxel_size import AXES, CORRECTED, Edges
 from converter.writers import Voxels, writer
-from precomputed_server.errors import InvalidInput, NotFound
+from precomputed_server.errors import InvalidInput
 from precomputed_server.files import typed
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import Resolution, ScaleInfo, VolumeInfo
@@ -105,11 +105,9 @@ def described(dataset: Path) -> Described:
     if plan is not None:
         text = plan.files.get(RECORD)
         return Described(dataset, (record or {}) if text is None else json.loads(text), plan.info)
-    if not destination.info.exists():
-        if record is None:
-            raise NotFound(f"{dataset} is not a dataset: it has no info file of a volume.")
+    if record is not None and not destination.info.exists() and not destination.conversion.exists():
         return Described(dataset, record, None)
-    return Described(dataset, record or {}, VolumeInfo.from_bytes(destination.info.read_bytes()))
+    return Described(dataset, record or {}, read_info(destination))
 
 
 def describe(

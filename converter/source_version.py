@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from converter.options import ConvertOptions
 from converter.output.destination import Destination, read_json
+from converter.output.provenance import modified
 from converter.stacks.plane import FileVersion
 from converter.stacks.source import find_files
 from precomputed_server.errors import InvalidInput, Unreadable
@@ -32,6 +33,20 @@ def is_made_of_its_source(destination: Destination, options: ConvertOptions) -> 
         return False
     paths = {*files, *_listed(record.get("source", ()), options)}
     return record.get("source_version") == _digest({path: _version(path) for path in paths})
+
+
+def changed_files(destination: Destination, files: Mapping[str, FileVersion | None]) -> list[str]:
+    """Those of `files` that are not as a dataset's provenance has them, by size and time; by size, where all moved."""
+    try:
+        rows = (read_json(destination.path / PROVENANCE) or {})["files"]
+        known = {str(row["path"]): (row.get("bytes"), row.get("modified")) for row in rows}
+    except (Unreadable, KeyError, TypeError, AttributeError):
+        return []
+    if known.keys().isdisjoint(files) and len(known) == len(files):
+        sizes = (size for size, _ in known.values())
+        return [path for (path, file), size in zip(files.items(), sizes, strict=True) if file and file.size != size]
+    now = {path: (None, None) if file is None else (file.size, modified(file)) for path, file in files.items()}
+    return [path for path in {**known, **now} if known.get(path) != now.get(path)]
 
 
 def bytes_of(source: str, options: ConvertOptions, limit: int) -> int:

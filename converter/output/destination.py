@@ -17,6 +17,7 @@ from precomputed_server.errors import (
     Busy,
     DestinationExists,
     InvalidInput,
+    NotFound,
     PrecomputedError,
     StorageFull,
     Unreadable,
@@ -24,7 +25,7 @@ from precomputed_server.errors import (
 )
 from precomputed_server.files import typed
 from precomputed_server.format.info import VolumeInfo
-from precomputed_server.format.names import ANNOTATIONS, CONVERSION, EVENTS, LOCK, PRIVATE
+from precomputed_server.format.names import ANNOTATIONS, CONVERSION, EVENTS, LOCK, PRIVATE, RECORD
 from precomputed_server.writing import exclusive_lock, is_temporary
 
 KEEP, TRANSFORM = "keep", "transform"
@@ -32,6 +33,7 @@ _LOCK, _EVENTS = (name.rpartition("/")[2] for name in (LOCK, EVENTS))
 _OURS = {_LOCK, "old", "staging", "verifying", _EVENTS, "events.1.jsonl"}
 """What a conversion that was killed may have left in `.precomputed`, beside files that were being replaced."""
 _LOCK_TIMEOUT_S = 2.0
+_AGAIN = "convert the stack again with `precomputed convert --overwrite`, which makes it new"
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def existing_pyramid(destination: Destination, overwrite: bool) -> Existing:
     scales = _our_scales(destination)
     if not destination.info.exists():
         return Existing(None, scales)
+    if scales and _is_damaged(destination):
+        return Existing(None, scales)
     info = _read_info(destination)
     if not scales or info is None or not {scale.key for scale in info.scales} <= set(scales):
         raise DestinationExists(
@@ -129,6 +133,11 @@ def must_transform(destination: Destination, existing: Existing, info: VolumeInf
 
     Raises InvalidInput when there are annotations, the grid changes and nobody chose what to do.
     """
+    if existing.info is None and existing.scales and choice != KEEP and has_annotations(destination):
+        raise InvalidInput(
+            f"{destination.path} has annotations, and its old info, which says where they lie, is gone or damaged; add "
+            "--annotations keep to leave them as they are."
+        )
     if existing.info is None or _grid(existing.info) == _grid(info) or not has_annotations(destination):
         return False
     if choice is None:
@@ -190,6 +199,47 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(members, dict) or members.get("format") != 1:
         raise Unreadable(f"{path} was written by a newer version of this program; use that version.")
     return members
+
+
+def read_info(destination: Destination) -> VolumeInfo:
+    """The volume's `info`; raises NotFound that says what is there instead, Unreadable with the remedy."""
+    path, info = destination.path, destination.info
+    if not path.exists():
+        raise NotFound(f"{path} does not exist; name the directory of a dataset.")
+    if not path.is_dir():
+        raise NotFound(f"{path} is a file; name the directory of a dataset.")
+    if not info.exists():
+        if destination.conversion.exists():
+            raise NotFound(f"{info} is gone; {_AGAIN}.")
+        if destination.staging.exists():
+            raise NotFound(
+                f"{path} holds an interrupted conversion; the same `precomputed convert` again goes on where it stood."
+            )
+        raise NotFound(f"{path} is not a dataset: it has no info file of a volume.")
+    try:
+        return VolumeInfo.from_bytes(info.read_bytes())
+    except Unreadable as error:
+        said = str(error).rstrip(".")
+        remedy = _AGAIN if destination.conversion.exists() else "put back the one that was there"
+        raise Unreadable(f"{info} is damaged ({said}); {remedy}.") from error
+
+
+def layers_of(destination: Destination) -> tuple[str, ...]:
+    """The directories of the layers of a dataset that is no volume itself."""
+    if not destination.path.is_dir() or destination.info.exists():
+        return ()
+    record = read_json(destination.path / RECORD) or {}
+    names = [str(layer.get("path", "")) for layer in record.get("layers", ())]
+    return tuple(name for name in names if name not in ("", ".", "..") and "/" not in name)
+
+
+def _is_damaged(destination: Destination) -> bool:
+    """Whether `info` is none at all, of whatever kind."""
+    try:
+        members = json.loads(destination.info.read_bytes())
+    except (ValueError, RecursionError):
+        return True
+    return not isinstance(members, dict) or (_read_info(destination) is None and "@type" not in members)
 
 
 def _is_occupied(destination: Destination) -> bool:

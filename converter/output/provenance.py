@@ -50,9 +50,17 @@ def request(sources: Sequence[str], options: ConvertOptions) -> dict[str, Any]:
     return {"source": [os.path.abspath(source) for source in sources], "options": options.to_json()}
 
 
-def conversion_record(origin: Origin, keys: Sequence[str], files: Sequence[str]) -> str:
-    """The text of `conversion.json`, by which the next conversion knows what this one wrote: scales and `files`."""
-    written = {"scales": list(keys), "files": list(files)}
+def conversion_record(origin: Origin, written: Mapping[str, Any], lost: Mapping[int, str]) -> str:
+    """The text of `conversion.json`, by which the next conversion knows what this one has `written`.
+
+    That are its scales, the files of its format, and the checksums of others. `lost` says which planes were left
+    out, by their place, and `on_error` what that means; checking the dataset does the same.
+    """
+    written = {
+        **written,
+        "on_error": origin.options.on_error,
+        "lost": {str(place): reason for place, reason in lost.items()},
+    }
     made_of = {**origin.request, "source_version": origin.source_version}
     return json_text({"format": 1, **written, **made_of, "voxel_size": origin.voxel_size.to_json()})
 
@@ -72,7 +80,7 @@ def dataset_record(
 def provenance(origin: Origin, unreadable: Sequence[str]) -> str:
     """The text of `provenance.json`: the source's files with sizes and times, the command, versions and times."""
     files = [
-        {"path": path, **({} if file is None else {"bytes": file.size, "modified": _time(file.mtime_ns / 1e9)})}
+        {"path": path, **({} if file is None else {"bytes": file.size, "modified": modified(file)})}
         for path, file in origin.files.items()
     ]
     return json_text(
@@ -88,6 +96,11 @@ def provenance(origin: Origin, unreadable: Sequence[str]) -> str:
             "files": files,
         }
     )
+
+
+def modified(file: FileVersion) -> str:
+    """When a file of the source was modified, as `provenance.json` has it."""
+    return _time(file.mtime_ns / 1e9)
 
 
 def cloud_volume_provenance(origin: Origin) -> str:

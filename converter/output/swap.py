@@ -1,7 +1,8 @@
 """Putting a finished pyramid in the place of the old one, so that a kill at any point can be made good.
 
 The plan is durable before the first rename. Every step leaves things as they are when it has been done before, so that
-`roll_forward` ends a swap that was interrupted anywhere by doing all of it again.
+`roll_forward` ends a swap that was interrupted anywhere by doing all of it again. Readers see the old dataset, then
+none (no `info`), then the new one.
 """
 
 from __future__ import annotations
@@ -106,8 +107,10 @@ def roll_forward(destination: Destination, plan: SwapPlan, transform: TransformA
     # First, while the old pyramid still stands: nobody draws in the new voxels before this is done.
     if plan.transform and transform is not None and plan.old_info is not None:
         transform(destination.path, plan.old_info, plan.info, plan.operation)
+    if plan.new_scales or plan.old_scales:
+        _hide(destination, plan)
+        _exchange_scales(destination, plan)
     _write_files(destination, plan)
-    _exchange_scales(destination, plan)
     replace_file(destination.info, plan.info.to_bytes())
     for directory in (destination.old, destination.staging):
         if (directory / plan.operation).exists():
@@ -119,14 +122,23 @@ def roll_forward(destination: Destination, plan: SwapPlan, transform: TransformA
     _sync_directory(destination.private)
 
 
+def _hide(destination: Destination, plan: SwapPlan) -> None:
+    """Take away what tells readers of the levels, `info` first: nobody is to look for levels that are being exchanged.
+
+    A level that is told of and is not there reads as zeros. All of it is written again afterwards.
+    """
+    beside = (name for name in plan.files if "/" not in name)
+    for name in (destination.info.name, *plan.obsolete, *beside):
+        (destination.path / name).unlink(missing_ok=True)
+    _sync_directory(destination.path)
+
+
 def _write_files(destination: Destination, plan: SwapPlan) -> None:
     absent = {name: text for name, text in plan.new_files.items() if not os.path.lexists(destination.path / name)}
     for name, text in {**plan.files, **absent}.items():
         path = destination.path / name
         path.parent.mkdir(exist_ok=True)
         replace_file(path, text.encode())
-    for name in plan.obsolete:
-        (destination.path / name).unlink(missing_ok=True)
 
 
 def _remove_torn(destination: Destination, plan: SwapPlan) -> None:

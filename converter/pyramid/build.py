@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -35,7 +34,6 @@ from converter.stacks.stack_source import StackSource
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Box, Vector, ceil_divide, multiply
 from precomputed_server.format.grid import grid_shape
-from precomputed_server.writing import remove_temporaries
 
 _TOO_LITTLE_FOR_PROCESSES = 32 << 20
 _SLAB_BYTES = 16 << 30
@@ -118,8 +116,7 @@ class Build:
                 if number:
                     shutil.rmtree(self.staging / f"level-{number}")
             running.run(self._packing(), report)
-        for scale in self.target.scales:
-            _remove_torn(self.target.directory / scale.key)
+        self.target.remove_torn()
 
     def forget(self, files: Set[str]) -> None:
         """Do again what was made of these files of the source: all of it, if a later stage has begun."""
@@ -170,7 +167,7 @@ class Build:
     def _packing(self) -> Iterator[Task]:
         for level, scale in enumerate(self.target.scales):
             for number in self.target.writer.packs(scale):
-                yield Pack(self.target, level, number, may_lack=self.on_error == SKIP)
+                yield Pack(self.target, level, number, may_lack=self.on_error == SKIP or self.target.may_lack)
 
     def _wanted(self, stage: Stage) -> Iterator[Vector]:
         """The tasks of a stage that make something that is wanted."""
@@ -205,8 +202,8 @@ class Build:
 
     def _task(self, number: int, stage: Stage, cell: Vector, source: VoxelSource) -> Task:
         last = number + 1 == len(self.plan.stages)
-        box = read_box(self.pyramid, stage, cell)
-        part = source.part(box.moved(self.source.bounds.start) if number == 0 else box)
+        origin = self.source.bounds.start if number == 0 else (0, 0, 0)
+        part = source.part(read_box(self.pyramid, stage, cell).moved(origin))
         return BuildBlock(
             pyramid=self.pyramid,
             stage=stage,
@@ -218,6 +215,7 @@ class Build:
             next_level=None if last else self._scratch(number + 1),
             on_error=self.on_error,
             known=tuple(part.unreadable) if isinstance(part, StackSource) else (),
+            origin=origin,
         )
 
     def _scratch(self, number: int) -> ScratchLevel:
@@ -232,15 +230,6 @@ class Build:
             self.volume.num_channels,
             self.volume.dtype,
         )
-
-
-def _remove_torn(directory: Path) -> None:
-    """Remove what killed workers left of files that they were about to put in place."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        remove_temporaries(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _plan(pyramid: Pyramid, source: StackSource, processes: int, budget: int) -> Plan | None:

@@ -20,8 +20,14 @@ from numpy.typing import NDArray
 from precomputed_server.format.geometry import Vector
 from precomputed_server.writing import replace_file
 
-ENTRY = np.dtype([("cell", "<u8"), ("size", "<u8"), ("crc32", "<u4")])
-"""A stored chunk: the number of its cell in C order (x fastest), and the size and CRC-32 of its file."""
+ENTRY = np.dtype([("cell", "<u8"), ("size", "<u8"), ("crc32", "<u4"), ("adler32", "<u4")])
+"""A stored chunk: the number of its cell in C order (x fastest), and the size, CRC-32 and Adler-32 of its file.
+
+Two sums, because a gzip file ends with the CRC-32 of what is in it: where that could not be made smaller, any two such
+files of one size have the same CRC-32 themselves.
+"""
+
+_FORMAT = 2
 
 Entries = NDArray[Any]
 
@@ -55,7 +61,7 @@ class Done:
     def to_json(self) -> dict[str, Any]:
         """The members of the task's file."""
         return {
-            "format": 1,
+            "format": _FORMAT,
             "source_bytes": self.source_bytes,
             "entries": {str(level): base64.b64encode(rows.tobytes()).decode() for level, rows in self.entries.items()},
             "channels": list(self.channels),
@@ -66,7 +72,9 @@ class Done:
 
     @classmethod
     def from_json(cls, members: Mapping[str, Any]) -> Done:
-        """Read them back."""
+        """Read them back; raises ValueError for what another version of this program wrote."""
+        if members["format"] != _FORMAT:
+            raise ValueError(f"The format {members['format']} of a task is not {_FORMAT}.")
         entries = {
             int(level): np.frombuffer(base64.b64decode(text), ENTRY) for level, text in members["entries"].items()
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,22 +22,32 @@ from converter.writers import Channel as ShownChannel
 from precomputed_server.format.grid import grid_shape
 from precomputed_server.format.info import ScaleInfo
 
-STORED = np.dtype([("size", "<u8"), ("crc32", "<u4")])
-"""What the manifest says of a chunk: the size of its file in bytes, 0 where there is none, and the file's CRC-32."""
+STORED = np.dtype([("size", "<u8"), ("crc32", "<u4"), ("adler32", "<u4")])
+"""What the manifest says of a chunk: the size of its file in bytes, 0 where there is none, and the file's checksums."""
 
 
 @dataclass(frozen=True)
 class Found:
     """Figures of a whole conversion; `manifest[level]` has an element of STORED for each cell, "(Z, Y, X)".
 
-    `unreadable` says which planes were left out and why.
+    `lost` says why planes were left out, by their place along the source's plane axis.
     """
 
     chunks: int
     bytes: int
     manifest: tuple[NDArray[Any], ...]
     statistics: Mapping[str, Any]
-    unreadable: tuple[str, ...]
+    lost: Mapping[int, str]
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Which planes were left out and why."""
+        return tuple(sorted(set(self.lost.values())))
+
+    @property
+    def statistics_text(self) -> str:
+        """The text of `statistics.json`."""
+        return json.dumps(self.statistics, indent=2) + "\n"
 
     def shown_channels(self, known: Sequence[SourceChannel]) -> list[ShownChannel]:
         """How the channels are to be shown, with what the source says of them."""
@@ -64,19 +75,19 @@ def gather(journal: Iterable[Done], pyramid: Pyramid, volume: Volume) -> Found:
     channels = [Channel() for _ in range(volume.num_channels)]
     labels: NDArray[Any] = np.empty(0, volume.dtype)
     chunks = stored_bytes = 0
-    unreadable: set[str] = set()
+    lost: dict[int, str] = {}
     for done in journal:
         chunks, stored_bytes = chunks + done.chunks, stored_bytes + done.bytes
         for level, entries in done.entries.items():
             places = manifest[level].reshape(-1)
-            for member in ("size", "crc32"):
+            for member in STORED.fields or ():
                 places[member][entries["cell"].astype(np.intp)] = entries[member]
         for channel, figures in zip(channels, done.channels, strict=False):
             channel.add(**figures)
         if done.labels:
             labels = np.union1d(labels, np.array(done.labels, volume.dtype))
-        unreadable.update(done.lost.values())
-    return Found(chunks, stored_bytes, manifest, _statistics(channels, labels, volume), tuple(sorted(unreadable)))
+        lost |= done.lost
+    return Found(chunks, stored_bytes, manifest, _statistics(channels, labels, volume), lost)
 
 
 def write_manifest(directory: Path, keys: Iterable[str], manifest: Iterable[NDArray[Any]]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ from converter.writers.files import store
 from precomputed_server.format.geometry import Box, Vector
 from precomputed_server.format.grid import grid_shape
 from precomputed_server.format.info import ScaleInfo
-from precomputed_server.writing import replace_file
+from precomputed_server.writing import remove_temporaries, replace_file
 
 Array = NDArray[Any]
-Row = tuple[int, int, int]
+Stamp = tuple[int, int, int]
+"""Size, CRC-32 and Adler-32 of a stored chunk: an element of the manifest."""
+Row = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Target:
         scale = self.scales[level]
         pieces = self.writer.encode(box.moved(scale.voxel_offset), chunk)
         columns, rows, _ = grid_shape(scale)
-        row = (cell[2] * rows + cell[1]) * columns + cell[0], sum(map(len, pieces)), checksum(pieces)
+        row = (cell[2] * rows + cell[1]) * columns + cell[0], *stamp(pieces)
         return self.put(level, cell, box, pieces), row
 
     def put(self, level: int, cell: Vector, box: Box, pieces: Pieces) -> Path | None:
@@ -52,21 +56,51 @@ class Target:
         store(path, pieces)
         return path
 
+    def leave_out(self, level: int, box: Box) -> None:
+        """See that there is no chunk, whatever an earlier attempt stored."""
+        self.path(level, box).unlink(missing_ok=True)
+
+    def remove_torn(self) -> None:
+        """Remove what killed workers left of files that they were about to put in place."""
+        for scale in self.scales:
+            with suppress(FileNotFoundError):  # somebody removed the level, of which nothing is written
+                descriptor = os.open(self.directory / scale.key, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    remove_temporaries(descriptor)
+                finally:
+                    os.close(descriptor)
+
+    @property
+    def may_lack(self) -> bool:
+        """Whether packs may be made of fewer chunks than there are places."""
+        return False
+
 
 @dataclass(frozen=True)
 class Mending(Target):
-    """A finished dataset, of which only the cells that are `wrong`, by level, are written: whole, or not at all."""
+    """A finished dataset, of which only the cells that are `wrong`, by level, are written: whole, or not at all.
 
-    wrong: Mapping[int, frozenset[Vector]] = field(default_factory=dict)
+    `wrong` has the sizes and checksums of what the conversion wrote there: whatever else comes out now is not written.
+    """
+
+    wrong: Mapping[int, Mapping[Vector, Stamp]] = field(default_factory=dict)
 
     def put(self, level: int, cell: Vector, box: Box, pieces: Pieces) -> Path | None:
-        """Replace the file of a chunk that is wrong; durable."""
-        if cell not in self.wrong.get(level, ()):
+        """Replace the file of a chunk that is wrong, durable, by what it was."""
+        if self.wrong.get(level, {}).get(cell) != stamp(pieces):
             return None
         path = self.path(level, box)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, b"".join(pieces))
         return path
+
+    def leave_out(self, level: int, box: Box) -> None:
+        """Nothing is removed: a plane that cannot be read now may have been read then."""
+
+    @property
+    def may_lack(self) -> bool:
+        """What cannot be mended stays as it is, and keeps nothing else from being packed."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -85,9 +119,9 @@ class Pack:
         return Done()
 
 
-def checksum(pieces: tuple[bytes | memoryview, ...]) -> int:
-    """The CRC-32 of a file that consists of `pieces`."""
-    result = 0
+def stamp(pieces: Pieces) -> Stamp:
+    """What tells a stored chunk from others."""
+    crc, adler = 0, 1
     for piece in pieces:
-        result = isal_zlib.crc32(piece, result)
-    return result
+        crc, adler = isal_zlib.crc32(piece, crc), isal_zlib.adler32(piece, adler)
+    return sum(map(len, pieces)), crc, adler

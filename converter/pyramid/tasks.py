@@ -19,7 +19,7 @@ from converter.pyramid.journal import ENTRY, Done, Journal
 from converter.pyramid.plan import SINGLE, Pyramid, Stage, block_box, cells_below, made_part, task_box, used_part
 from converter.pyramid.scratch import ScratchLevel
 from converter.pyramid.statistics import Channel, count_labels
-from converter.pyramid.target import Target
+from converter.pyramid.target import Row, Target
 from converter.stacks.view import completed
 from precomputed_server.errors import SourceError
 from precomputed_server.format.geometry import Box, Vector, multiply
@@ -79,9 +79,10 @@ class Volume:
 class BuildBlock:
     """Make the block that begins at `cell` of the stage's last level, and all that lies below it.
 
-    `next_level`, if any, takes what the next stage is made from. `on_error` says what is done when a plane cannot be
-    read: with SKIP the finest chunks that need it are left out, with BLANK its voxels are 0, else SourceError is
-    raised. `known` are the places of planes of which that is known.
+    `source` counts the first voxel of the stage's first level as `origin`: a stack has a place of its own, wherever the
+    dataset says that it lies. `next_level`, if any, takes what the next stage is made from. `on_error` says what is
+    done when a plane cannot be read: with SKIP the finest chunks that need it are left out, with BLANK its voxels are
+    0, else SourceError is raised. `known` are the places of planes of which that is known.
     """
 
     pyramid: Pyramid
@@ -94,11 +95,7 @@ class BuildBlock:
     next_level: ScratchLevel | None = None
     on_error: str = FAIL
     known: tuple[int, ...] = ()
-
-    @property
-    def origin(self) -> Vector:
-        """Where the source counts the voxels of the stage's first level from: those of a stack have a place in it."""
-        return self.target.scales[0].voxel_offset if self.stage.first == 0 else (0, 0, 0)
+    origin: Vector = (0, 0, 0)
 
     def run(self) -> Done:
         """Do it, put it on disk and record it; doing it again gives the same files."""
@@ -114,7 +111,7 @@ class BuildBlock:
 @dataclass
 class _Making:
     task: BuildBlock
-    entries: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
+    entries: dict[int, list[Row]] = field(default_factory=dict)
     paths: list[Path] = field(default_factory=list)
     channels: list[Channel] = field(default_factory=list)
     labels: Array | None = None
@@ -249,7 +246,7 @@ class _Making:
         for at in _cells(task.pyramid.scales[level], cell, task.stage.block(level)):
             chunk = block_box(task.pyramid.scales[level], at, SINGLE)
             if self._is_left_out(level, chunk):
-                task.target.path(level, chunk).unlink(missing_ok=True)  # what an earlier attempt stored
+                task.target.leave_out(level, chunk)
                 continue
             path, row = task.target.store(level, at, chunk, voxels[within(chunk, box)])
             if path is not None:

@@ -6,6 +6,7 @@ Source: https://ngff.openmicroscopy.org/0.4/
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,14 @@ def image_attributes(info: VolumeInfo, axes: str, name: str, channels: Sequence[
         return {"multiscales": [multiscale], "image-label": {"version": _VERSION}}
     shown = _shown_channels(info, channels)
     return {"multiscales": [multiscale], **({"omero": _omero(info, name, shown)} if shown else {})}
+
+
+def image_name(attributes: object) -> str | None:
+    """What such attributes call the image; None where they are damaged."""
+    with suppress(KeyError, IndexError, TypeError):
+        name = attributes["multiscales"][0]["name"]  # type: ignore[index]
+        return name if isinstance(name, str) else None
+    return None
 
 
 def _transformations(scale: ScaleInfo, finest: ScaleInfo, axes: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from annotation_store.slices import slice_naming
 from converter import convert
+from converter.describe import Corrections, describe
 from converter.output.destination import Destination, locked
+from converter.pyramid.build import Build
 from converter.stacks.voxel_size import VoxelSize, parse_edges
+from converter.verify import verify
 from precomputed_server.errors import Busy, DestinationExists, InvalidInput, StorageFull, Unreadable
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import VolumeInfo
@@ -121,6 +126,49 @@ def test_overwrite_replaces_the_pyramid_and_nothing_else(made: Path, source: str
     assert (made / "annotations/block_info.csv").read_bytes() == block
     assert read_record(made, "conversion.json")["scales"] == ["1_1_1"]
     assert not any((made / ".precomputed" / name).exists() for name in ("old", "staging", "swap.json"))
+
+
+@pytest.mark.parametrize("format_name", ["tiff", "raw", "sharded", "zarr", "ngff"])
+@pytest.mark.parametrize("name", ["notes.txt", "deep/er/x", "0-8_0-8_0-9.tiff", "link"])
+def test_overwrite_refuses_while_a_level_holds_a_file_of_other_hands(
+    tmp_path: Path, source: str, format_name: str, name: str
+) -> None:
+    made = tmp_path / "made"
+    convert(source, made, options(format=format_name, **SMALL))
+    foreign = made / read_info(made)["scales"][-1]["key"] / name
+    foreign.parent.mkdir(parents=True, exist_ok=True)
+    if name == "link":
+        foreign.symlink_to(tmp_path)
+    else:
+        foreign.write_bytes(b"mine")
+    before = files_of(made)
+    with pytest.raises(DestinationExists, match="was not written by this program and would be removed"):
+        convert(source, made, options(overwrite=True))
+    assert files_of(made) == before
+    foreign.unlink()
+    with suppress(OSError):
+        foreign.parent.rmdir()
+    convert(source, made, options(overwrite=True, format=format_name))
+    assert verify(made).is_sound
+
+
+def test_what_is_put_into_a_level_while_it_is_converted_is_not_removed(
+    made: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Build.run
+
+    def put(*arguments: Any) -> None:
+        run(*arguments)
+        (made / "1_1_1" / "notes.txt").write_bytes(b"mine")
+
+    monkeypatch.setattr(Build, "run", put)
+    with pytest.raises(DestinationExists, match=r"notes\.txt"):
+        convert(source, made, options(overwrite=True))
+    monkeypatch.undo()
+    assert (made / "1_1_1" / "notes.txt").read_bytes() == b"mine"
+    (made / "1_1_1" / "notes.txt").unlink()
+    convert(source, made, options(overwrite=True))
+    assert verify(made).is_sound
 
 
 def test_blocks_that_hold_annotations_keep_their_size(made: Path, source: str) -> None:
@@ -257,7 +305,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_dataset(
 
 PLAN_CALLS = 2
 """Writing the plan is two of the calls that `_kill_at` counts: `replace_file` and the rename in it."""
-ALL_CALLS = 22
+ALL_CALLS = 26
 
 
 def _kill_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -291,6 +339,7 @@ def test_a_swap_killed_at_any_step_is_finished_by_the_next_conversion(
     mine, calls = _own(made), []
     wanted = options(overwrite=True, annotations="transform", levels=2, **SMALL)
     convert(other, tmp_path / "reference", options(levels=2, **SMALL))
+    infos = [(dataset / "info").read_bytes() for dataset in (made, tmp_path / "reference")]
 
     def transform(*call: Any) -> None:
         calls.append(call)
@@ -303,6 +352,10 @@ def test_a_swap_killed_at_any_step_is_finished_by_the_next_conversion(
         except Killed:
             assert count < ALL_CALLS
             assert read_record(made, "swap.json")
+    _check_what_readers_see(made, infos)
+    if count % 2:
+        assert verify(made, None, None, transform).is_sound
+        assert not (made / ".precomputed/swap.json").exists()
     with pytest.raises(DestinationExists):  # what was interrupted is finished first, then this is refused
         convert(other, made, options(), None, transform)
     expected = {**files_of(tmp_path / "reference"), **mine, "annotations/block_info.csv": b"20,17,9\n"}
@@ -311,6 +364,43 @@ def test_a_swap_killed_at_any_step_is_finished_by_the_next_conversion(
     assert len({call[3] for call in calls}) == 1
     assert calls[-1][1].scales[0].size == (20, 17, 9)
     assert calls[-1][2].scales[0].size == (30, 17, 9)
+
+
+def _check_what_readers_see(made: Path, infos: list[bytes]) -> None:
+    """Either the old dataset or the new one, all of it; or none."""
+    if not (made / "info").exists():
+        return
+    old = infos.index((made / "info").read_bytes()) == 0
+    stack = volume(20, 17, 9) if old else volume(30, 17, 9, seed=5)
+    np.testing.assert_array_equal(read_level(made, 0)[0], stack)
+    read_level(made, 1)
+
+
+@pytest.mark.parametrize("format_name", ["zarr", "raw"])
+def test_readers_of_zarr_too_see_the_old_or_the_new_or_nothing(
+    tmp_path: Path, source: str, other: str, monkeypatch: pytest.MonkeyPatch, format_name: str
+) -> None:
+    infos = set()
+    for count in range(PLAN_CALLS, 60):
+        made = tmp_path / str(count) / "made"
+        convert(source, made, options(format="zarr", levels=2, **SMALL))
+        old = json.loads((made / ".zattrs").read_text())
+        with monkeypatch.context() as killing:
+            _kill_at(killing, count)
+            with suppress(Killed):
+                convert(other, made, options(format=format_name, levels=1, chunk_size=(16, 16, 8), overwrite=True))
+                break
+        if (made / ".zattrs").exists():
+            is_old = json.loads((made / ".zattrs").read_text()) == old
+            for level in ("1_1_1", "2_2_2") if is_old else ("1_1_1",):
+                shape = json.loads((made / level / ".zarray").read_text())["shape"]
+                assert (shape[2] in (20, 10)) == is_old
+                assert (made / level / "0" / "0" / "0").exists()
+        infos.add((made / "info").exists())
+        describe(made, Corrections(title="any command ends it"), slice_naming)
+        assert verify(made, []).is_sound
+        assert (made / ".zattrs").exists() == (format_name == "zarr")
+    assert infos == {True, False}
 
 
 @pytest.mark.parametrize("count", [PLAN_CALLS, 4, 7, 9, 15])

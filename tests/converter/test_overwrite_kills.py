@@ -50,7 +50,7 @@ def test_no_byte_of_1000_annotations_changes_when_conversions_are_killed_at_20_p
             points.pop(0)
             swapping += swap.exists()
         assert _bytes_of(made / "annotations") == before
-        assert (made / "info").read_bytes() in infos
+        assert not (made / "info").exists() or (made / "info").read_bytes() in infos
         if not swap.exists():
             assert verify(made).is_sound
         following = _following(made, infos)
