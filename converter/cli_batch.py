@@ -99,8 +99,9 @@ def _remark(outcome: Outcome) -> str:
     """Why it was skipped or has failed, or what was made."""
     if outcome.summary is None:
         return outcome.message
-    left_out = [f"left out: {reason}" for reason in outcome.summary.unreadable]
-    return "; ".join([headline(outcome.summary).removeprefix(f"{outcome.summary.destination}: "), *left_out])
+    remarks = [f"left out: {reason}" for reason in outcome.summary.unreadable]
+    remarks += [f"warning: {warning}" for warning in outcome.summary.warnings]
+    return "; ".join([headline(outcome.summary).removeprefix(f"{outcome.summary.destination}: "), *remarks])
 
 
 def _totals(outcomes: Sequence[Outcome]) -> str:

@@ -93,6 +93,8 @@ def say(summary: Summary, *, skipped: bool = False) -> None:
     """Print the end of a conversion; `skipped` says that chunks were left out where planes could not be read."""
     for line in summary_lines(summary):
         click.echo(line)
+    for warning in summary.warnings:
+        click.echo(f"Warning: {warning}", err=True)
     for reason in summary.unreadable:
         click.echo(f"Left out: {reason}", err=True)
     if summary.unreadable and skipped:

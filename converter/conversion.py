@@ -46,6 +46,11 @@ class Conversion:
         return tuple(self.writer.described(level.scale, number) for number, level in enumerate(self.levels))
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should look at though it may be meant, in sentences."""
+        return self.source.stack.remarks
+
+    @property
     def info(self) -> VolumeInfo:
         """The `info` that the dataset will have."""
         kind = "segmentation" if self.volume.segmentation else "image"

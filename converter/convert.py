@@ -153,7 +153,7 @@ def _run(
     seconds = time.time() - conversion.origin.began
     size, figures = conversion.origin.voxel_size, level_figures(conversion.scales, found.manifest)
     made = Summary(destination.path, info, size, found.chunks, found.bytes, seconds, found.unreadable, figures)
-    return replace(made, cluster=conversion.options.scheduler)
+    return replace(made, cluster=conversion.options.scheduler, warnings=conversion.warnings)
 
 
 def _begin_scales(conversion: Conversion, target: Target) -> None:

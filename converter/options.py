@@ -177,10 +177,10 @@ class LevelFigures:
 class Summary:
     """What a conversion did: its dataset, `info` and voxel size, and how much it wrote in how many seconds.
 
-    `unreadable` says which planes were left out and why. `source_bytes` are those of the voxels that this run read,
-    `peak_memory` those that all processes of this machine held at most, without the workers of the `cluster` at that
-    address. `chunks`, `bytes` and `seconds` are 0 when all
-    that was left to do was to finish an interrupted conversion; `levels` say what is there in any case.
+    `unreadable` says which planes were left out and why, `warnings` what a person should look at. `source_bytes` are
+    those of the voxels that this run read, `peak_memory` those that all processes of this machine held at most, without
+    the workers of the `cluster` at that address. `chunks`, `bytes` and `seconds` are 0 when all that was left to do was
+    to finish an interrupted conversion; `levels` say what is there in any case.
     """
 
     destination: Path
@@ -194,6 +194,7 @@ class Summary:
     source_bytes: int = 0
     peak_memory: int = 0
     cluster: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def rate(self) -> float:

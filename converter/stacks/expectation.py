@@ -45,8 +45,10 @@ def _difference(acquisition: Acquisition, axis: str, expected: int) -> str:
     if len(lacking) > expected - length:
         return said
     rest = expected - length - len(lacking)
-    between = f"{abbreviated(lacking)} lack" if lacking else ""
-    at_end = f"{rest} more lack before {min(numbers)} or after {max(numbers)}" if rest else ""
+    are = "numbers {} are" if len(lacking) > 1 else "number {} is"
+    between = f"{are.format(abbreviated(lacking))} missing" if lacking else ""
+    more = f"{rest} {'more ' if lacking else ''}{'are' if rest > 1 else 'is'} missing"
+    at_end = f"{more} before {min(numbers)} or after {max(numbers)}" if rest else ""
     return f"{said} ({' and '.join(filter(None, (between, at_end)))})"
 
 

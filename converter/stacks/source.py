@@ -10,7 +10,8 @@ from dataclasses import replace
 from converter.stacks.acquisition import Acquisition
 from converter.stacks.acquisition import Stack as Stack
 from converter.stacks.assembly import SourceFile, assembled
-from converter.stacks.expectation import check_expected
+from converter.stacks.expectation import check_expected, remarks
+from converter.stacks.gaps import with_gaps
 from converter.stacks.ome_files import ome_acquisition
 from converter.stacks.pattern import labels_of_files
 from converter.stacks.place import natural_key
@@ -32,7 +33,8 @@ def read_stack(source: Sequence[str] | str, options: SourceOptions | None = None
     chosen = options or SourceOptions()
     acquisition = read_acquisition(source, chosen)
     check_expected(acquisition, chosen.expected)
-    return acquisition.select(chosen.choice, tolerant=tolerant)
+    stack = (with_gaps(acquisition) if tolerant else acquisition).select(chosen.choice, tolerant=tolerant)
+    return replace(stack, remarks=tuple(remarks(acquisition)))
 
 
 def read_acquisition(source: Sequence[str] | str, options: SourceOptions) -> Acquisition:
@@ -97,6 +99,11 @@ def _nothing_found(source: str) -> str:
 def _matches(source: str, depth: int) -> Iterator[str]:
     if os.path.isdir(source):
         below = glob.iglob(os.path.join(glob.escape(source), *["*"] * (depth + 1)))  # without hidden names
-        return (path for path in below if path.lower().endswith(_TIFF_SUFFIXES) and os.path.isfile(path))
+        return (path for path in below if path.lower().endswith(_TIFF_SUFFIXES) and _is_file(path))
     paths = [source] if os.path.exists(source) else glob.glob(source, recursive=True)
-    return (path for path in paths if os.path.isfile(path))
+    return (path for path in paths if _is_file(path))
+
+
+def _is_file(path: str) -> bool:
+    """Whether a plane lies there, or should: a link that leads nowhere must not close up the stack."""
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))

@@ -104,7 +104,7 @@ def test_what_lacks_what_is_there_twice_and_what_is_damaged_is_told(acquired: Pa
     assert rows["missing"] == "1 plane: t = 1 c = GFP z = 4"
     assert "img_GFP_t1_z05.tif and" in rows["twice"]
     assert "img_DAPI_t1_z2.tif is not a readable TIFF" in rows["unreadable"]
-    assert "is not what --expect says: z is 5, not 6 (1 more lack before 1 or after 5); 1 plane lacks" in result.stdout
+    assert "is not what --expect says: z is 5, not 6 (1 is missing before 1 or after 5); 1 plane lacks" in result.stdout
     found = _json(acquired, "--pattern", PATTERN, "--time", "1")
     assert found["missing"] == [{"p": 0, "t": 1, "c": "GFP", "z": 4}]
     assert found["missing_count"] == 1
