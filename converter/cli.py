@@ -78,7 +78,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
                  help="MiB of voxels in a shard, before they are compressed."),
     click.option("--segmentation", is_flag=True, help="The voxels are labels: levels keep the most frequent one."),
     click.option("--dtype", type=click.Choice(DATA_TYPES),
-                 help="What float64, float16, bool or int64 planes become, or any with --window."),
+                 help="What the planes become: a type that holds all their values, or uint8, uint16 with --window."),
     click.option("--downsample-method", type=click.Choice(list(METHODS)),
                  help="How coarser levels are made  [default: average; mode for labels]"),
     click.option("--jobs", type=int, help="Processes  [default: the CPUs this process may use]"),

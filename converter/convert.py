@@ -41,6 +41,7 @@ from converter.pyramid.crew import Crew, crew_for
 from converter.pyramid.progress import Progress
 from converter.pyramid.results import Found, gather, level_figures, write_manifest
 from converter.pyramid.target import Target
+from converter.writers import COMPRESSED_SEGMENTATION
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import VolumeInfo
@@ -78,6 +79,10 @@ def convert(
 
     Raises InvalidInput, SourceError, DestinationExists, Busy, StorageFull and other PrecomputedErrors.
     """
+    if options.encoding == COMPRESSED_SEGMENTATION and not options.segmentation:
+        raise InvalidInput(
+            "--encoding compressed_segmentation is for labels; add --segmentation, or use --encoding raw."
+        )
     given = (source,) if isinstance(source, (str, Path)) else source
     sources = tuple(os.path.abspath(name) for name in given)
     destination = Destination(Path(dest).absolute(), layer)

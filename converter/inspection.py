@@ -12,6 +12,7 @@ from converter.estimate import Estimate, estimate
 from converter.options import ConvertOptions
 from converter.pyramid.scales import levels
 from converter.stacks.acquisition import Acquisition, Choice, Stack
+from converter.stacks.data_type import label_remarks
 from converter.stacks.expectation import check_expected, remarks
 from converter.stacks.place import AXES, Place, abbreviated
 from converter.stacks.source import read_acquisition
@@ -123,7 +124,7 @@ def inspect_source(source: Sequence[str] | str, options: ConvertOptions) -> Insp
         planes[0].dtype.name,
         Counter(plane.storage for plane in planes if not plane.unreadable),
         edges,
-        (*voxel_remarks, *remarks(acquisition)),
+        (*voxel_remarks, *remarks(acquisition), *(() if chosen is None else label_remarks(chosen.dtype))),
         tuple(problems),
         tuple(needed),
         chosen,

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.stacks.acquisition import Stack
-from converter.stacks.data_type import CONVERSIONS, converted, stored_type
+from converter.stacks.data_type import becomes, converted, stored_type
 from converter.stacks.plane import Plane, PlanePlace
 from converter.stacks.planes import read_rows
 from converter.stacks.source_options import SourceOptions
@@ -210,7 +210,7 @@ def stack_source(stack: Stack, options: SourceOptions, dtype: str | None, segmen
     Raises InvalidInput for a data type that the voxels cannot become, and for a crop beyond the stack.
     """
     if options.window is None:
-        if dtype in WINDOWED_TYPES and stack.dtype.kind in "uif" and stack.dtype.name not in _exact_sources(dtype):
+        if dtype in WINDOWED_TYPES and stack.dtype.kind in "uif" and dtype not in becomes(stack.dtype):
             raise InvalidInput(
                 f"{stack.dtype.name} planes cannot become {dtype} as they are; add --window LO,HI, the values that "
                 f"become 0 and {np.iinfo(dtype).max}."
@@ -221,10 +221,6 @@ def stack_source(stack: Stack, options: SourceOptions, dtype: str | None, segmen
     source = StackSource(stack, options.view, chosen, options.window)
     _ = source.bounds  # checks the crop
     return source
-
-
-def _exact_sources(dtype: str) -> set[str]:
-    return {dtype, *(name for name, targets in CONVERSIONS.items() if dtype in targets)}
 
 
 def _windowed_type(stack: Stack, dtype: str | None, segmentation: bool) -> np.dtype[Any]:
