@@ -49,13 +49,15 @@ def _step(context: click.Context, parameter: click.Parameter, value: str) -> Vec
 
 
 def _bytes(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    """Parse a size such as `512MiB`, `2GiB`, `1.5GB` or a number of bytes."""
+    """Parse a size such as `512MiB`, `2GiB` or `1.5GB`."""
     if value is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", value.strip(), re.IGNORECASE)
     if match is None:
         raise click.BadParameter(f"{value!r} is no size, such as 512MiB or 2GiB.")
     number, letter, binary = match.groups()
+    if value.strip() == number:
+        raise click.BadParameter(f"{value!r} has no unit; give one, such as {number}GiB.")
     step = 1024 if binary or len(value.strip()) == len(number) + len(letter) else 1000
     return int(float(number) * step ** " KMGT".index(letter.upper() or " "))
 

@@ -9,7 +9,7 @@ import click
 
 from converter.verify import Verification
 from converter.verify import verify as verify_chunks
-from precomputed_server.errors import Unreadable
+from precomputed_server.errors import InvalidInput, Unreadable
 
 _SHOWN = 20
 
@@ -42,6 +42,8 @@ def verify(
     precomputed verify /data/brain --source               against the stack
     precomputed verify /data/brain --repair               mend what is wrong, from the stack
     """
+    if dataset.is_file():
+        raise InvalidInput(f"{dataset} is a file; give the directory of the dataset: {dataset.absolute().parent}.")
     source = sources if against_source or sources else None
     found = verify_chunks(dataset, source, jobs, repair=repair)
     click.echo(_as_json(found) if as_json else _as_text(dataset, found))

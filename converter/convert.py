@@ -41,6 +41,7 @@ from converter.pyramid.crew import Crew, crew_for
 from converter.pyramid.progress import Progress
 from converter.pyramid.results import Found, gather, level_figures, write_manifest
 from converter.pyramid.target import Target
+from converter.stacks.presence import check_there
 from converter.writers import COMPRESSED_SEGMENTATION
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
@@ -84,12 +85,13 @@ def convert(
             "--encoding compressed_segmentation is for labels; add --segmentation, or use --encoding raw."
         )
     given = (source,) if isinstance(source, (str, Path)) else source
-    sources = tuple(os.path.abspath(name) for name in given)
+    sources = tuple(os.path.abspath(name) if str(name) else "" for name in given)
     destination = Destination(Path(dest).absolute(), layer)
     try:
         finished = finish_interrupted(destination, transform_annotations)
         if finished is not None and not options.overwrite and finished == request(sources, options):
             return finished_summary(destination)
+        check_there(sources)
         existing_pyramid(destination, options.overwrite)
         with crew_for(options) as crew:
             conversion = prepare(sources, options, corrected(destination, request(sources, options)))

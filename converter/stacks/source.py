@@ -16,6 +16,7 @@ from converter.stacks.ome_files import ome_acquisition
 from converter.stacks.pattern import labels_of_files
 from converter.stacks.place import natural_key
 from converter.stacks.planes import TiffContent, read_content
+from converter.stacks.presence import check_there, nothing_found
 from converter.stacks.reading import read_each
 from converter.stacks.source_options import SourceOptions
 from precomputed_server.errors import InvalidInput, SourceError
@@ -78,22 +79,15 @@ def find_files(sources: Sequence[str], depth: int = 0) -> list[str]:
     Raises InvalidInput when one of the sources matches nothing.
     """
     found: dict[str, None] = {}
+    check_there(sources)
     for source in sources:
         matches = list(_matches(source, depth))
         if not matches:
-            raise InvalidInput(_nothing_found(source))
+            raise InvalidInput(nothing_found(source))
         found.update(dict.fromkeys(matches))
     if not found:
         raise InvalidInput("No source was given; give a directory of planes, a quoted glob or a multi-page TIFF.")
     return sorted(found, key=natural_key)
-
-
-def _nothing_found(source: str) -> str:
-    if os.path.isdir(source):
-        return f"{source} holds no file that ends in .tif or .tiff; give the directory of the planes themselves."
-    if glob.has_magic(source):
-        return f"No TIFF file matches {source!r}; * ? and [ ] are wildcards in a glob: give the directory instead."
-    return f"{source} does not exist; give a directory of planes, a quoted glob or a multi-page TIFF."
 
 
 def _matches(source: str, depth: int) -> Iterator[str]:
