@@ -84,7 +84,8 @@ class _Program:
         elif outcome.summary is None:
             events.failed(outcome.message)
         else:
-            events.done(headline(outcome.summary), **figures(outcome.summary))
+            chunks = sum(level.chunks for level in outcome.summary.levels)
+            events.done(headline(outcome.summary), done=chunks, total=chunks, **figures(outcome.summary))
 
     def finished(self, outcomes: Sequence[Outcome]) -> None:
         """The event that holds the table."""

@@ -19,7 +19,7 @@ from converter.stacks.channels import Channel
 from converter.stacks.data_type import label_remarks, label_type
 from converter.stacks.source import read_stack
 from converter.stacks.stack_source import StackSource, stack_source
-from converter.stacks.voxel_size import voxel_size
+from converter.stacks.voxel_size import edge_remarks, voxel_size
 from converter.writers import COMPRESSED_SEGMENTATION, Voxels, Writer, writer
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.info import ScaleInfo, VolumeInfo
@@ -51,7 +51,8 @@ class Conversion:
         """What a person should look at though it may be meant, in sentences."""
         options, labels = self.options, label_remarks(self.source.dtype)
         unsaid = not options.segmentation and options.downsample_method is None and len(self.levels) > 1
-        return (*self.source.stack.remarks, *(labels if unsaid else ()))
+        edges = edge_remarks(dict(zip("xyz", self.origin.voxel_size.micrometres, strict=True)))
+        return (*edges, *self.source.stack.remarks, *(labels if unsaid else ()))
 
     @property
     def info(self) -> VolumeInfo:

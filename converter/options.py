@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from converter.option_types import plain
 from converter.output.destination import KEEP, TRANSFORM
 from converter.pyramid.downsample import METHODS
 from converter.pyramid.scales import PyramidOptions
@@ -61,8 +62,7 @@ class ConvertOptions:
     source: SourceOptions = field(default_factory=SourceOptions)
 
     def __post_init__(self) -> None:
-        for name in ("voxel_size", "assumed_voxel_size"):
-            object.__setattr__(self, name, exact_edges(getattr(self, name)))
+        self._make_plain()
         for edge in self.voxel_size:
             if edge is not None and edge <= 0:
                 raise InvalidInput("The voxel size must be greater than zero in every axis, in µm.")
@@ -78,6 +78,12 @@ class ConvertOptions:
         _one_of("--downsample-method", self.downsample_method, (None, *METHODS))
         _one_of("--on-error", self.on_error, (FAIL, SKIP, BLANK))
         _ = self.output, self.pyramid  # check the rest
+
+    def _make_plain(self) -> None:
+        for each in fields(self):
+            object.__setattr__(self, each.name, plain(each.name, getattr(self, each.name)))
+        for name in ("voxel_size", "assumed_voxel_size"):
+            object.__setattr__(self, name, exact_edges(getattr(self, name)))
 
     @property
     def pyramid(self) -> PyramidOptions:

@@ -257,6 +257,7 @@ def _metadata(tiff: tifffile.TiffFile) -> Metadata:
         axes=str(shaped.get("axes", "")),
         pixels_per_unit=(_ratio(page.tags.get("XResolution")), _ratio(page.tags.get("YResolution"))),
         resolution_unit=int(page.resolutionunit),
+        photometric=getattr(page.photometric, "name", ""),
         rgb=getattr(page.photometric, "name", "") in ("RGB", "YCBCR") and page.samplesperpixel >= 3,
     )
 

@@ -35,7 +35,7 @@ def read_stack(source: Sequence[str] | str, options: SourceOptions | None = None
     acquisition = read_acquisition(source, chosen)
     check_expected(acquisition, chosen.expected)
     stack = (with_gaps(acquisition) if tolerant else acquisition).select(chosen.choice, tolerant=tolerant)
-    return replace(stack, remarks=tuple(remarks(acquisition)))
+    return replace(stack, remarks=(*acquisition.metadata.remarks, *remarks(acquisition)))
 
 
 def read_acquisition(source: Sequence[str] | str, options: SourceOptions) -> Acquisition:
