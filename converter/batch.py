@@ -214,7 +214,7 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _is_tiff(path: str) -> bool:
-    return os.path.isfile(path) and path.lower().endswith(_SUFFIXES)
+    return (os.path.isfile(path) or os.path.islink(path)) and path.lower().endswith(_SUFFIXES)
 
 
 def _name(path: str) -> str:

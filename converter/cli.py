@@ -49,13 +49,15 @@ def _step(context: click.Context, parameter: click.Parameter, value: str) -> Vec
 
 
 def _bytes(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    """Parse a size such as `512MiB`, `2GiB`, `1.5GB` or a number of bytes."""
+    """Parse a size such as `512MiB`, `2GiB` or `1.5GB`."""
     if value is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", value.strip(), re.IGNORECASE)
     if match is None:
         raise click.BadParameter(f"{value!r} is no size, such as 512MiB or 2GiB.")
     number, letter, binary = match.groups()
+    if value.strip() == number:
+        raise click.BadParameter(f"{value!r} has no unit; give one, such as {number}GiB.")
     step = 1024 if binary or len(value.strip()) == len(number) + len(letter) else 1000
     return int(float(number) * step ** " KMGT".index(letter.upper() or " "))
 
@@ -78,7 +80,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
                  help="MiB of voxels in a shard, before they are compressed."),
     click.option("--segmentation", is_flag=True, help="The voxels are labels: levels keep the most frequent one."),
     click.option("--dtype", type=click.Choice(DATA_TYPES),
-                 help="What float64, float16, bool or int64 planes become, or any with --window."),
+                 help="What the planes become: a type that holds all their values, or uint8, uint16 with --window."),
     click.option("--downsample-method", type=click.Choice(list(METHODS)),
                  help="How coarser levels are made  [default: average; mode for labels]"),
     click.option("--jobs", type=int, help="Processes  [default: the CPUs this process may use]"),

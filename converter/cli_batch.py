@@ -84,7 +84,8 @@ class _Program:
         elif outcome.summary is None:
             events.failed(outcome.message)
         else:
-            events.done(headline(outcome.summary), **figures(outcome.summary))
+            chunks = sum(level.chunks for level in outcome.summary.levels)
+            events.done(headline(outcome.summary), done=chunks, total=chunks, **figures(outcome.summary))
 
     def finished(self, outcomes: Sequence[Outcome]) -> None:
         """The event that holds the table."""
@@ -99,8 +100,9 @@ def _remark(outcome: Outcome) -> str:
     """Why it was skipped or has failed, or what was made."""
     if outcome.summary is None:
         return outcome.message
-    left_out = [f"left out: {reason}" for reason in outcome.summary.unreadable]
-    return "; ".join([headline(outcome.summary).removeprefix(f"{outcome.summary.destination}: "), *left_out])
+    remarks = [f"left out: {reason}" for reason in outcome.summary.unreadable]
+    remarks += [f"warning: {warning}" for warning in outcome.summary.warnings]
+    return "; ".join([headline(outcome.summary).removeprefix(f"{outcome.summary.destination}: "), *remarks])
 
 
 def _totals(outcomes: Sequence[Outcome]) -> str:

@@ -17,6 +17,7 @@ from converter.output.finished import finished_summary, recorded_request
 from converter.output.provenance import request
 from converter.output.swap import TransformAnnotations
 from converter.pyramid.progress import Events, Progress, every, progress_on
+from converter.pyramid.tasks import SKIP
 from converter.report import figures, headline, summary_lines
 from converter.source_version import is_made_of_its_source
 from converter.split import convert_split
@@ -55,7 +56,7 @@ def convert_one(asked: Asked) -> Summary:
                 summary = _convert(asked, every(progress, events))
             events.done(headline(summary), **figures(summary))
     if not asked.as_json:
-        say(summary)
+        say(summary, skipped=asked.options.on_error == SKIP)
     return summary
 
 
@@ -88,12 +89,16 @@ def _is_finished(destination: Destination, wanted: dict[str, Any], options: Conv
     return recorded_request(destination) == wanted and is_made_of_its_source(destination, options)
 
 
-def say(summary: Summary) -> None:
-    """Print the end of a conversion."""
+def say(summary: Summary, *, skipped: bool = False) -> None:
+    """Print the end of a conversion; `skipped` says that chunks were left out where planes could not be read."""
     for line in summary_lines(summary):
         click.echo(line)
+    for warning in summary.warnings:
+        click.echo(f"Warning: {warning}", err=True)
     for reason in summary.unreadable:
         click.echo(f"Left out: {reason}", err=True)
+    if summary.unreadable and skipped:
+        click.echo("Chunks of full resolution that need these planes are absent, with all of their channels.", err=True)
 
 
 def write_event(line: str) -> None:

@@ -11,7 +11,7 @@ import click
 from converter.output.swap import TransformAnnotations
 from converter.verification import Verification
 from converter.verify import verify as verify_chunks
-from precomputed_server.errors import Unreadable
+from precomputed_server.errors import InvalidInput, Unreadable
 
 _SHOWN = 20
 
@@ -43,6 +43,8 @@ def verify(context: click.Context, /, dataset: Path, sources: tuple[str, ...], a
     precomputed verify /data/brain --source               against the stack
     precomputed verify /data/brain --repair               mend what is wrong, from the stack
     """
+    if dataset.is_file():
+        raise InvalidInput(f"{dataset} is a file; give the directory of the dataset: {dataset.absolute().parent}.")
     source = sources if values["against_source"] or sources else None
     transform: TransformAnnotations | None = context.obj  # from the program that knows annotations
     found = verify_chunks(dataset, source, values["jobs"], transform, repair=values["repair"])

@@ -16,10 +16,11 @@ from converter.pyramid.statistics import row_stride
 from converter.pyramid.tasks import FAIL, Volume
 from converter.source_version import source_version
 from converter.stacks.channels import Channel
+from converter.stacks.data_type import label_remarks, label_type
 from converter.stacks.source import read_stack
 from converter.stacks.stack_source import StackSource, stack_source
-from converter.stacks.voxel_size import voxel_size
-from converter.writers import Voxels, Writer, writer
+from converter.stacks.voxel_size import edge_remarks, voxel_size
+from converter.writers import COMPRESSED_SEGMENTATION, Voxels, Writer, writer
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.info import ScaleInfo, VolumeInfo
 
@@ -44,6 +45,14 @@ class Conversion:
     def scales(self) -> tuple[ScaleInfo, ...]:
         """The scales as the format has them, finest first."""
         return tuple(self.writer.described(level.scale, number) for number, level in enumerate(self.levels))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should look at though it may be meant, in sentences."""
+        options, labels = self.options, label_remarks(self.source.dtype)
+        unsaid = not options.segmentation and options.downsample_method is None and len(self.levels) > 1
+        edges = edge_remarks(dict(zip("xyz", self.origin.voxel_size.micrometres, strict=True)))
+        return (*edges, *self.source.stack.remarks, *(labels if unsaid else ()))
 
     @property
     def info(self) -> VolumeInfo:
@@ -80,7 +89,9 @@ def prepare(sources: tuple[str, ...], options: ConvertOptions, known: Corrected)
     stack = read_stack(sources, options.source, tolerant=options.on_error != FAIL)
     size = voxel_size(stack.metadata, options.voxel_size, options.assumed_voxel_size, known.edges)
     size = size.seen(options.source.view)
-    source = stack_source(stack, options.source, options.dtype, options.segmentation)
+    compact = options.segmentation and options.encoding == COMPRESSED_SEGMENTATION
+    dtype = options.dtype or (label_type(stack.dtype) if compact else None)
+    source = stack_source(stack, options.source, dtype, options.segmentation)
     if options.segmentation and stack.num_channels > 1:
         raise InvalidInput(
             f"Labels have one channel and {sources[0]} has {stack.num_channels}; leave --segmentation out."

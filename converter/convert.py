@@ -41,6 +41,8 @@ from converter.pyramid.crew import Crew, crew_for
 from converter.pyramid.progress import Progress
 from converter.pyramid.results import Found, gather, level_figures, write_manifest
 from converter.pyramid.target import Target, stamp
+from converter.stacks.presence import check_there
+from converter.writers import COMPRESSED_SEGMENTATION
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import VolumeInfo
@@ -78,13 +80,18 @@ def convert(
 
     Raises InvalidInput, SourceError, DestinationExists, Busy, StorageFull and other PrecomputedErrors.
     """
+    if options.encoding == COMPRESSED_SEGMENTATION and not options.segmentation:
+        raise InvalidInput(
+            "--encoding compressed_segmentation is for labels; add --segmentation, or use --encoding raw."
+        )
     given = (source,) if isinstance(source, (str, Path)) else source
-    sources = tuple(os.path.abspath(name) for name in given)
+    sources = tuple(os.path.abspath(name) if str(name) else "" for name in given)
     destination = Destination(Path(dest).absolute(), layer)
     try:
         finished = finish_interrupted(destination, transform_annotations)
         if finished is not None and not options.overwrite and finished == request(sources, options):
             return finished_summary(destination)
+        check_there(sources)
         existing_pyramid(destination, options.overwrite)
         with crew_for(options) as crew:
             conversion = prepare(sources, options, corrected(destination, request(sources, options)))
@@ -155,7 +162,7 @@ def _run(
     seconds = time.time() - conversion.origin.began
     size, figures = conversion.origin.voxel_size, level_figures(conversion.scales, found.manifest)
     made = Summary(destination.path, info, size, found.chunks, found.bytes, seconds, found.unreadable, figures)
-    return replace(made, cluster=conversion.options.scheduler)
+    return replace(made, cluster=conversion.options.scheduler, warnings=conversion.warnings)
 
 
 def _begin_scales(conversion: Conversion, target: Target) -> None:

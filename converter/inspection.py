@@ -12,11 +12,12 @@ from converter.estimate import Estimate, estimate
 from converter.options import ConvertOptions
 from converter.pyramid.scales import levels
 from converter.stacks.acquisition import Acquisition, Choice, Stack
+from converter.stacks.data_type import label_remarks
 from converter.stacks.expectation import check_expected, remarks
 from converter.stacks.place import AXES, Place, abbreviated
 from converter.stacks.source import read_acquisition
 from converter.stacks.stack_source import StackSource, stack_source
-from converter.stacks.voxel_size import known_edges
+from converter.stacks.voxel_size import edge_remarks, known_edges
 from precomputed_server.errors import InvalidInput, SourceError
 from precomputed_server.format.geometry import Vector, ceil_divide
 
@@ -123,12 +124,17 @@ def inspect_source(source: Sequence[str] | str, options: ConvertOptions) -> Insp
         planes[0].dtype.name,
         Counter(plane.storage for plane in planes if not plane.unreadable),
         edges,
-        (*voxel_remarks, *remarks(acquisition)),
+        (*voxel_remarks, *_remarks(acquisition, edges), *(() if chosen is None else label_remarks(chosen.dtype))),
         tuple(problems),
         tuple(needed),
         chosen,
         estimated,
     )
+
+
+def _remarks(acquisition: Acquisition, edges: Mapping[str, Known]) -> tuple[str, ...]:
+    lengths = {axis: edge for axis, (edge, _) in edges.items()}
+    return (*edge_remarks(lengths), *acquisition.metadata.remarks, *remarks(acquisition))
 
 
 def _undecided(acquisition: Acquisition, options: ConvertOptions, edges: Mapping[str, Known]) -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from converter.option_types import plain
 from converter.output.destination import KEEP, TRANSFORM
 from converter.pyramid.downsample import METHODS
 from converter.pyramid.scales import PyramidOptions
@@ -61,8 +62,7 @@ class ConvertOptions:
     source: SourceOptions = field(default_factory=SourceOptions)
 
     def __post_init__(self) -> None:
-        for name in ("voxel_size", "assumed_voxel_size"):
-            object.__setattr__(self, name, exact_edges(getattr(self, name)))
+        self._make_plain()
         for edge in self.voxel_size:
             if edge is not None and edge <= 0:
                 raise InvalidInput("The voxel size must be greater than zero in every axis, in µm.")
@@ -78,6 +78,12 @@ class ConvertOptions:
         _one_of("--downsample-method", self.downsample_method, (None, *METHODS))
         _one_of("--on-error", self.on_error, (FAIL, SKIP, BLANK))
         _ = self.output, self.pyramid  # check the rest
+
+    def _make_plain(self) -> None:
+        for each in fields(self):
+            object.__setattr__(self, each.name, plain(each.name, getattr(self, each.name)))
+        for name in ("voxel_size", "assumed_voxel_size"):
+            object.__setattr__(self, name, exact_edges(getattr(self, name)))
 
     @property
     def pyramid(self) -> PyramidOptions:
@@ -177,10 +183,10 @@ class LevelFigures:
 class Summary:
     """What a conversion did: its dataset, `info` and voxel size, and how much it wrote in how many seconds.
 
-    `unreadable` says which planes were left out and why. `source_bytes` are those of the voxels that this run read,
-    `peak_memory` those that all processes of this machine held at most, without the workers of the `cluster` at that
-    address. `chunks`, `bytes` and `seconds` are 0 when all
-    that was left to do was to finish an interrupted conversion; `levels` say what is there in any case.
+    `unreadable` says which planes were left out and why, `warnings` what a person should look at. `source_bytes` are
+    those of the voxels that this run read, `peak_memory` those that all processes of this machine held at most, without
+    the workers of the `cluster` at that address. `chunks`, `bytes` and `seconds` are 0 when all that was left to do was
+    to finish an interrupted conversion; `levels` say what is there in any case.
     """
 
     destination: Path
@@ -194,6 +200,7 @@ class Summary:
     source_bytes: int = 0
     peak_memory: int = 0
     cluster: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def rate(self) -> float:

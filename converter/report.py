@@ -57,6 +57,7 @@ def figures(summary: Summary) -> dict[str, Any]:
         "bytes_per_second": round(summary.rate),
         "peak_memory": summary.peak_memory,
         "unreadable": list(summary.unreadable),
+        "warnings": list(summary.warnings),
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from converter.options import ConvertOptions, Summary
 from converter.output.destination import Destination, locked, read_json
 from converter.stacks.channels import Channel
+from converter.stacks.presence import check_there
 from converter.stacks.source import read_acquisition
 from precomputed_server.errors import DestinationExists
 from precomputed_server.format.names import ANNOTATIONS, RECORD
@@ -58,6 +59,7 @@ def convert_split(
     The record is last: a dataset whose conversion was killed lists no layers. Raises DestinationExists when `dest` is a
     volume itself, and what reading the source and `convert` raise.
     """
+    check_there(sources)
     destination = Destination(dest)
     if destination.info.exists():
         raise DestinationExists(f"{dest} is a volume; choose another destination for a dataset of several layers.")

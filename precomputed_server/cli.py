@@ -1,7 +1,7 @@
 """The commands `precomputed` and `precomputed-tif`: they parse, call one function and give an exit code.
 
-0: done. 1: what was asked for could not be done. 2: the command itself was wrong. 130, 143: a conversion was stopped by
-Ctrl-C or SIGTERM.
+0: done. 1: what was asked for could not be done. 2: the command itself was wrong. 130: it was stopped by Ctrl-C. 143: a
+conversion was stopped by SIGTERM.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import click
 
 from precomputed_server import __version__, settings
 from precomputed_server.errors import DestinationExists, InvalidInput, PrecomputedError
+from precomputed_server.interrupt import EXIT_CODE, end_tidily, loading
 
 if TYPE_CHECKING:
     from precomputed_server.format.info import VolumeInfo
@@ -49,7 +50,8 @@ class _Commands(click.Group):
         if cmd_name not in _ELSEWHERE:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = _ELSEWHERE[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        with loading():
+            command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
 
@@ -161,23 +163,25 @@ def _serve(chosen: settings.Settings, listener: socket, dataset: str | None = No
 
 
 def run() -> None:
-    """The entry point `precomputed`."""
+    """The program `precomputed`."""
     _run(main)
 
 
 def run_precomputed_tif() -> None:
-    """The entry point `precomputed-tif`."""
-    from converter.cli import precomputed_tif
+    """The program `precomputed-tif`."""
+    with loading():
+        from converter.cli import precomputed_tif
 
     _run(precomputed_tif)
 
 
 def _run(command: click.Command) -> None:
     try:
+        end_tidily()
         sys.exit(command.main(standalone_mode=False))
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)
-        sys.exit(_DONE_WRONG)
+        sys.exit(EXIT_CODE)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         where = f" See `{context.command_path} --help`." if context else ""

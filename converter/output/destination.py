@@ -166,6 +166,9 @@ def locked(destination: Destination) -> Iterator[None]:
             held.enter_context(exclusive_lock(directory, _LOCK, _LOCK_TIMEOUT_S))
         except Busy as error:
             raise Busy(f"Another conversion is writing into {destination.path}; wait until it has ended.") from error
+        except OSError as error:
+            error.filename = str(destination.private / "lock")  # instead of its name in the open directory
+            raise
         yield
 
 

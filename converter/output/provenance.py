@@ -21,7 +21,7 @@ import precomputed_server
 from converter.options import ConvertOptions
 from converter.output.corrections import recorded_channels
 from converter.stacks.channels import Channel
-from converter.stacks.plane import FileVersion
+from converter.stacks.plane import FileVersion, PlanePlace
 from converter.stacks.voxel_size import VoxelSize
 
 
@@ -50,7 +50,7 @@ def request(sources: Sequence[str], options: ConvertOptions) -> dict[str, Any]:
     return {"source": [os.path.abspath(source) for source in sources], "options": options.to_json()}
 
 
-def conversion_record(origin: Origin, written: Mapping[str, Any], lost: Mapping[int, str]) -> str:
+def conversion_record(origin: Origin, written: Mapping[str, Any], lost: Mapping[PlanePlace, str]) -> str:
     """The text of `conversion.json`, by which the next conversion knows what this one has `written`.
 
     That are its scales, the files of its format, and the checksums of others. `lost` says which planes were left
@@ -59,7 +59,7 @@ def conversion_record(origin: Origin, written: Mapping[str, Any], lost: Mapping[
     written = {
         **written,
         "on_error": origin.options.on_error,
-        "lost": {str(place): reason for place, reason in lost.items()},
+        "lost": [[*place, reason] for place, reason in lost.items()],
     }
     made_of = {**origin.request, "source_version": origin.source_version}
     return json_text({"format": 1, **written, **made_of, "voxel_size": origin.voxel_size.to_json()})

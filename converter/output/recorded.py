@@ -13,6 +13,7 @@ from converter.options import ConvertOptions, options_from_json
 from converter.output.destination import Destination, read_info, read_json
 from converter.pyramid.results import STORED
 from converter.pyramid.tasks import BLANK, FAIL, SKIP
+from converter.stacks.plane import PlanePlace
 from converter.writers import Voxels, Writer, writer
 from precomputed_server.errors import InvalidInput, Unreadable
 from precomputed_server.format.geometry import Vector
@@ -50,9 +51,9 @@ class Recorded:
         return tuple(self.record["source"])
 
     @property
-    def lost(self) -> Mapping[int, str]:
-        """Why the conversion left planes out, by their place along the source's plane axis."""
-        return {int(place): str(reason) for place, reason in self.record.get("lost", {}).items()}
+    def lost(self) -> Mapping[PlanePlace, str]:
+        """Why the conversion left planes out, by their places in the source."""
+        return {(place, channel): str(reason) for place, channel, reason in self.record.get("lost", ())}
 
     @property
     def unreadable(self) -> tuple[str, ...]:

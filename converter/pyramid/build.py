@@ -30,6 +30,7 @@ from converter.pyramid.progress import Counter, Progress
 from converter.pyramid.scratch import ScratchLevel
 from converter.pyramid.target import Pack, Target
 from converter.pyramid.tasks import FAIL, SKIP, BuildBlock, Task, Volume, VoxelSource
+from converter.stacks.plane import PlanePlace
 from converter.stacks.stack_source import StackSource
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Box, Vector, ceil_divide, multiply
@@ -152,7 +153,7 @@ class Build:
         """The tasks that could read a part of a plane of which another part cannot be read: it counts as a whole."""
         if self.on_error == FAIL or self.plan.decodes_first:  # which decodes whole planes
             return
-        lost: dict[int, str] = {}
+        lost: dict[PlanePlace, str] = {}
         known = {}
         for cell in self._wanted(stage):
             done = self.journal.find(stage.first, cell) or Done()
@@ -161,7 +162,7 @@ class Build:
         axis, source = self.source.plane_axis, self.source.without(lost)
         for cell, before in known.items():
             box = read_box(self.pyramid, stage, cell).moved(self.source.bounds.start)
-            if lost.keys() & set(range(box.start[axis], box.stop[axis])) - set(before):
+            if any(box.start[axis] <= place < box.stop[axis] for place, _ in lost.keys() - set(before)):
                 yield self._task(0, stage, cell, source)
 
     def _packing(self) -> Iterator[Task]:

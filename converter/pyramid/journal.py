@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.stacks.plane import PlanePlace
 from precomputed_server.format.geometry import Vector
 from precomputed_server.writing import replace_file
 
@@ -37,16 +38,15 @@ class Done:
     """What a task did: `entries[level]` has a row of ENTRY for each chunk that it stored.
 
     `source_bytes` are those of the voxels that it read, `channels` what `statistics.Channel.to_json` says of them,
-    `lost` which planes could not be read, by their place along the source's plane axis, and why. Those that are `known`
-    were not tried.
+    `lost` which planes could not be read, and why. Those that are `known` were not tried.
     """
 
     source_bytes: int = 0
     entries: Mapping[int, Entries] = field(default_factory=dict)
     channels: tuple[Mapping[str, Any], ...] = ()
     labels: tuple[int, ...] = ()
-    lost: Mapping[int, str] = field(default_factory=dict)
-    known: tuple[int, ...] = ()
+    lost: Mapping[PlanePlace, str] = field(default_factory=dict)
+    known: tuple[PlanePlace, ...] = ()
 
     @property
     def chunks(self) -> int:
@@ -66,7 +66,7 @@ class Done:
             "entries": {str(level): base64.b64encode(rows.tobytes()).decode() for level, rows in self.entries.items()},
             "channels": list(self.channels),
             "labels": list(self.labels),
-            "lost": {str(place): reason for place, reason in self.lost.items()},
+            "lost": [[*place, reason] for place, reason in self.lost.items()],
             "known": list(self.known),
         }
 
@@ -83,8 +83,8 @@ class Done:
             entries,
             tuple(members["channels"]),
             tuple(members["labels"]),
-            {int(place): reason for place, reason in members["lost"].items()},
-            tuple(members["known"]),
+            {(place, channel): reason for place, channel, reason in members["lost"]},
+            tuple((place, channel) for place, channel in members["known"]),
         )
 
 

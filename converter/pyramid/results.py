@@ -18,6 +18,7 @@ from converter.pyramid.plan import Pyramid
 from converter.pyramid.statistics import Channel
 from converter.pyramid.tasks import Volume
 from converter.stacks.channels import Channel as SourceChannel
+from converter.stacks.plane import PlanePlace
 from converter.writers import Channel as ShownChannel
 from precomputed_server.format.grid import grid_shape
 from precomputed_server.format.info import ScaleInfo
@@ -30,14 +31,14 @@ STORED = np.dtype([("size", "<u8"), ("crc32", "<u4"), ("adler32", "<u4")])
 class Found:
     """Figures of a whole conversion; `manifest[level]` has an element of STORED for each cell, "(Z, Y, X)".
 
-    `lost` says why planes were left out, by their place along the source's plane axis.
+    `lost` says why planes were left out, by their places in the source.
     """
 
     chunks: int
     bytes: int
     manifest: tuple[NDArray[Any], ...]
     statistics: Mapping[str, Any]
-    lost: Mapping[int, str]
+    lost: Mapping[PlanePlace, str]
 
     @property
     def unreadable(self) -> tuple[str, ...]:
@@ -75,7 +76,7 @@ def gather(journal: Iterable[Done], pyramid: Pyramid, volume: Volume) -> Found:
     channels = [Channel() for _ in range(volume.num_channels)]
     labels: NDArray[Any] = np.empty(0, volume.dtype)
     chunks = stored_bytes = 0
-    lost: dict[int, str] = {}
+    lost: dict[PlanePlace, str] = {}
     for done in journal:
         chunks, stored_bytes = chunks + done.chunks, stored_bytes + done.bytes
         for level, entries in done.entries.items():

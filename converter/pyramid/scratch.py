@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.stacks.plane import PlanePlace
 from precomputed_server.errors import Unreadable
 from precomputed_server.files import read_at
 from precomputed_server.format.geometry import Box, Vector
@@ -50,6 +51,10 @@ class ScratchLevel:
         for index in self._pieces(box):
             self._read_piece(index, box, voxels)
         return voxels
+
+    def read_readable(self, box: Box) -> tuple[Array, dict[PlanePlace, str]]:
+        """The same: what this program wrote itself can be read, or the conversion ends."""
+        return self.read(box), {}
 
     def write(self, box: Box, voxels: Array) -> None:
         """Keep the voxels "(C, Z, Y, X)" of `box`, whole pieces; doing it again writes the same files.

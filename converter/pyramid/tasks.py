@@ -20,6 +20,7 @@ from converter.pyramid.plan import SINGLE, Pyramid, Stage, block_box, cells_belo
 from converter.pyramid.scratch import ScratchLevel
 from converter.pyramid.statistics import Channel, count_labels
 from converter.pyramid.target import Row, Target
+from converter.stacks.plane import PlanePlace
 from converter.stacks.view import completed
 from precomputed_server.errors import SourceError
 from precomputed_server.format.geometry import Box, Vector, multiply
@@ -32,7 +33,7 @@ Array = NDArray[Any]
 FAIL, SKIP, BLANK = "fail", "skip", "blank"
 """What is done about a plane that cannot be read: end; leave out the full-resolution chunks that need it; take it as 0.
 
-Coarser levels take it as 0 in either case.
+A chunk holds all channels, and is left out with all of them. Coarser levels take the plane as 0 in either case.
 """
 
 
@@ -48,6 +49,9 @@ class VoxelSource(Protocol):
 
     def read(self, box: Box) -> Array:
         """The voxels of a box, "(C, Z, Y, X)" in the dtype of the conversion; raises SourceError."""
+
+    def read_readable(self, box: Box) -> tuple[Array, dict[PlanePlace, str]]:
+        """The same with 0 where a plane cannot be read, and why each of these cannot."""
 
     @property
     def plane_axis(self) -> int:
@@ -94,7 +98,7 @@ class BuildBlock:
     journal: Journal
     next_level: ScratchLevel | None = None
     on_error: str = FAIL
-    known: tuple[int, ...] = ()
+    known: tuple[PlanePlace, ...] = ()
     origin: Vector = (0, 0, 0)
 
     def run(self) -> Done:
@@ -115,10 +119,10 @@ class _Making:
     paths: list[Path] = field(default_factory=list)
     channels: list[Channel] = field(default_factory=list)
     labels: Array | None = None
-    lost: dict[int, str] = field(default_factory=dict)
-    """Why planes cannot be read, by their place along the source's plane axis."""
+    lost: dict[PlanePlace, str] = field(default_factory=dict)
+    """Why planes cannot be read."""
     blank: set[int] = field(default_factory=set)
-    """Where along that axis, counted from the level's first voxel, the block has 0 instead of them."""
+    """Where along the source's plane axis, counted from the level's first voxel, the block lacks one of them."""
 
     def run(self) -> Done:
         task = self.task
@@ -198,22 +202,20 @@ class _Making:
         except SourceError:
             if task.on_error == FAIL:
                 raise
-            voxels = self._read_by_planes(box)
+            voxels = None  # and go on when what it had read is forgotten
+        if voxels is None:
+            voxels = self._read_readable(box)
         if task.stage.first == 0:
             for part in self._counted(self._own(0, cell)):
                 self._look(voxels[within(part, box)], part)
         return voxels
 
-    def _read_by_planes(self, box: Box) -> Array:
-        """Read a box plane by plane, with 0 for those that cannot be read."""
-        task, voxels = self.task, self._zeros(box)
-        axis = task.source.plane_axis
-        for part in _planes(box, axis):
-            try:
-                voxels[within(part, box)] = task.source.read(part.moved(task.origin))
-            except SourceError as error:
-                self.lost[part.start[axis] + task.origin[axis]] = str(error)
-                self.blank.add(part.start[axis])
+    def _read_readable(self, box: Box) -> Array:
+        """Read a box with 0 for the planes that cannot be read; what other channels have there is kept."""
+        task, axis = self.task, self.task.source.plane_axis
+        voxels, lost = task.source.read_readable(box.moved(task.origin))
+        self.lost |= lost
+        self.blank |= {place - task.origin[axis] for place, _ in lost}
         return voxels
 
     def _counted(self, box: Box) -> Iterable[Box]:

@@ -23,12 +23,14 @@ FILE_ORDER = "the order of the files"
 class Stack:
     """Planes that fit together: `planes[z]` are the pages of that z, each with the same number of samples.
 
-    The channels are the samples of the first page of a z, then those of the next: "(C, Z, Y, X)" in all.
+    The channels are the samples of the first page of a z, then those of the next: "(C, Z, Y, X)" in all. `remarks` are
+    sentences on what a person should look at though it may be meant.
     """
 
     planes: tuple[tuple[Plane, ...], ...]
     metadata: Metadata
     channels: tuple[Channel, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def size(self) -> Vector:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from converter.stacks.acquisition import FILE_NAME, Acquisition
-from converter.stacks.pattern import varying_numbers
+from converter.stacks.acquisition import FILE_NAME, FILE_ORDER, Acquisition
+from converter.stacks.pattern import suggested_pattern, varying_numbers
 from converter.stacks.place import AXES, Label, abbreviated, missing_numbers
 from precomputed_server.errors import SourceError
 
@@ -45,8 +45,10 @@ def _difference(acquisition: Acquisition, axis: str, expected: int) -> str:
     if len(lacking) > expected - length:
         return said
     rest = expected - length - len(lacking)
-    between = f"{abbreviated(lacking)} lack" if lacking else ""
-    at_end = f"{rest} more lack before {min(numbers)} or after {max(numbers)}" if rest else ""
+    are = "numbers {} are" if len(lacking) > 1 else "number {} is"
+    between = f"{are.format(abbreviated(lacking))} missing" if lacking else ""
+    more = f"{rest} {'more ' if lacking else ''}{'are' if rest > 1 else 'is'} missing"
+    at_end = f"{more} before {min(numbers)} or after {max(numbers)}" if rest else ""
     return f"{said} ({' and '.join(filter(None, (between, at_end)))})"
 
 
@@ -62,10 +64,18 @@ def numbers_of(acquisition: Acquisition, axis: str) -> list[int] | None:
     return varying_numbers([os.path.basename(path) for path in paths]) if len(paths) == len(labels) else None
 
 
+def _suggested(acquisition: Acquisition) -> str | None:
+    paths = dict.fromkeys(plane.path for plane in acquisition.planes.values())
+    alone = len({os.path.dirname(path) for path in paths}) == 1
+    return suggested_pattern([os.path.basename(path) for path in paths]) if alone else None
+
+
 def remarks(acquisition: Acquisition) -> Iterator[str]:
     """What a person should look at though it may be meant, in sentences."""
     if acquisition.axes["z"].origin == FILE_NAME:
         return
+    if acquisition.axes["z"].origin.startswith(FILE_ORDER) and (pattern := _suggested(acquisition)):
+        yield f"The file names look like --pattern {pattern!r}; without it every file is another z."
     numbers = numbers_of(acquisition, "z")
     if numbers and (gaps := missing_numbers(numbers)):
         yield (

@@ -10,6 +10,15 @@ from converter.stacks.place import AXES, Label
 from precomputed_server.errors import InvalidInput, SourceError
 
 _FIELD = re.compile(r"\{([^{}]*)\}|(\*)")
+_SEPARATOR = re.compile(r"([-_. ]+)")
+_NUMBERED = re.compile(r"([A-Za-z]*)[0-9]+")
+_WORDS = {
+    "z": ("", "z", "slice", "plane"),
+    "t": ("t", "time", "tp", "frame"),
+    "c": ("c", "ch", "chan", "channel", "w"),
+    "p": ("p", "pos", "position", "xy", "tile", "scene", "series"),
+}
+"""What acquisition programs write before a number; one without a word is a slice."""
 _EXAMPLE = "such as 'img_{c}_t{t}_z{z}.tif'"
 
 
@@ -87,6 +96,36 @@ def _one_kind(axis: str, paths: Sequence[str], labels: Sequence[Mapping[str, Lab
         path, entry = next(pair for pair in zip(paths, labels, strict=True) if isinstance(pair[1][axis], rarer))
         kind = "a number, unlike the" if rarer is int else "no number, unlike the"
         raise SourceError(f"{path} has {axis} = {entry[axis]}, {kind} others; make the --pattern match numbers only.")
+
+
+def suggested_pattern(names: Sequence[str]) -> str | None:
+    """The pattern of file names that tell several axes, such as `img_GFP_t0_z003.tif`; None where none is plain.
+
+    The parts between separators that vary are a number behind a letter or a word for an axis, or the text of a channel.
+    """
+    parts = [_SEPARATOR.split(name) for name in names]
+    if len(parts) < 2 or any(character in name for name in names for character in "{}*"):
+        return None
+    if len({(len(part), *part[1::2]) for part in parts}) != 1:
+        return None
+    fields = [_suggested_field(column) for column in zip(*parts, strict=True)]
+    letters = [letter for field in fields if field is not None for letter, star in _FIELD.findall(field) if not star]
+    if None in fields or len(letters) < 2 or len(set(letters)) < len(letters):
+        return None
+    return "".join(field or "" for field in fields)
+
+
+def _suggested_field(texts: Sequence[str]) -> str | None:
+    """A part of names as a part of a pattern; None where it varies in a way that nobody knows."""
+    if len(set(texts)) == 1:
+        return texts[0]
+    numbered = [_NUMBERED.fullmatch(text) for text in texts]
+    words = {match.group(1) for match in numbered if match is not None}
+    if None not in numbered and len(words) == 1:
+        (word,) = words
+        axis = next((axis for axis, known in _WORDS.items() if word.lower() in known), None)
+        return None if axis is None else f"{word}{{{axis}}}"
+    return "{c}" if all(text.isalnum() and not text[0].isdigit() for text in texts) else None
 
 
 def varying_numbers(names: Sequence[str]) -> list[int] | None:

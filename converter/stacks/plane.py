@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+PlanePlace = tuple[int, int]
+"""Which plane of a dataset's stack one is: its place along the axis across which they lie, and its first channel."""
+
 
 @dataclass(frozen=True)
 class FileVersion:

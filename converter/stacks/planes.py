@@ -22,7 +22,7 @@ from converter.stacks.metadata import Metadata
 from converter.stacks.ome import parse_ome
 from converter.stacks.plane import FileVersion
 from converter.stacks.plane import Plane as Plane
-from converter.stacks.stored import Part, check_unchanged, read_stored, version_of
+from converter.stacks.stored import Part, cannot_open, check_unchanged, read_stored, version_of
 from precomputed_server.errors import SourceError, Unreadable
 from precomputed_server.files import read_at
 
@@ -73,6 +73,8 @@ def read_content(path: str, with_metadata: bool = True) -> TiffContent:
                 raise ValueError("the chain of its pages breaks off")
             planes = tuple(_plane(path, index, page, version) for index, page in pages)
             metadata = _metadata(tiff) if with_metadata else Metadata()
+    except (FileNotFoundError, PermissionError) as error:
+        raise cannot_open(path, error) from error
     except _DAMAGE as error:
         raise SourceError(f"{path} is not a readable TIFF ({_reason(error)}); replace the file.") from error
     planes = _with_implied_planes(planes, metadata)
@@ -119,6 +121,8 @@ def _decode(path: str, parts: list[Part]) -> Iterator[NDArray[Any]]:
                     page = _described_page(tiff, part.plane)
                 yield _decoded_rows(descriptor, page, part)
                 check_unchanged(descriptor, part.plane)
+    except (FileNotFoundError, PermissionError) as error:
+        raise cannot_open(path, error) from error
     except _DAMAGE as error:
         raise SourceError(f"{name} cannot be decoded ({_reason(error)}); replace the file.") from error
 
@@ -253,6 +257,7 @@ def _metadata(tiff: tifffile.TiffFile) -> Metadata:
         axes=str(shaped.get("axes", "")),
         pixels_per_unit=(_ratio(page.tags.get("XResolution")), _ratio(page.tags.get("YResolution"))),
         resolution_unit=int(page.resolutionunit),
+        photometric=getattr(page.photometric, "name", ""),
         rgb=getattr(page.photometric, "name", "") in ("RGB", "YCBCR") and page.samplesperpixel >= 3,
     )
 

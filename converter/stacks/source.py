@@ -10,11 +10,13 @@ from dataclasses import replace
 from converter.stacks.acquisition import Acquisition
 from converter.stacks.acquisition import Stack as Stack
 from converter.stacks.assembly import SourceFile, assembled
-from converter.stacks.expectation import check_expected
+from converter.stacks.expectation import check_expected, remarks
+from converter.stacks.gaps import with_gaps
 from converter.stacks.ome_files import ome_acquisition
 from converter.stacks.pattern import labels_of_files
 from converter.stacks.place import natural_key
 from converter.stacks.planes import TiffContent, read_content
+from converter.stacks.presence import check_there, nothing_found
 from converter.stacks.reading import read_each
 from converter.stacks.source_options import SourceOptions
 from precomputed_server.errors import InvalidInput, SourceError
@@ -32,7 +34,8 @@ def read_stack(source: Sequence[str] | str, options: SourceOptions | None = None
     chosen = options or SourceOptions()
     acquisition = read_acquisition(source, chosen)
     check_expected(acquisition, chosen.expected)
-    return acquisition.select(chosen.choice, tolerant=tolerant)
+    stack = (with_gaps(acquisition) if tolerant else acquisition).select(chosen.choice, tolerant=tolerant)
+    return replace(stack, remarks=(*acquisition.metadata.remarks, *remarks(acquisition)))
 
 
 def read_acquisition(source: Sequence[str] | str, options: SourceOptions) -> Acquisition:
@@ -76,27 +79,25 @@ def find_files(sources: Sequence[str], depth: int = 0) -> list[str]:
     Raises InvalidInput when one of the sources matches nothing.
     """
     found: dict[str, None] = {}
+    check_there(sources)
     for source in sources:
         matches = list(_matches(source, depth))
         if not matches:
-            raise InvalidInput(_nothing_found(source))
+            raise InvalidInput(nothing_found(source))
         found.update(dict.fromkeys(matches))
     if not found:
         raise InvalidInput("No source was given; give a directory of planes, a quoted glob or a multi-page TIFF.")
     return sorted(found, key=natural_key)
 
 
-def _nothing_found(source: str) -> str:
-    if os.path.isdir(source):
-        return f"{source} holds no file that ends in .tif or .tiff; give the directory of the planes themselves."
-    if glob.has_magic(source):
-        return f"No TIFF file matches {source!r}; * ? and [ ] are wildcards in a glob: give the directory instead."
-    return f"{source} does not exist; give a directory of planes, a quoted glob or a multi-page TIFF."
-
-
 def _matches(source: str, depth: int) -> Iterator[str]:
     if os.path.isdir(source):
         below = glob.iglob(os.path.join(glob.escape(source), *["*"] * (depth + 1)))  # without hidden names
-        return (path for path in below if path.lower().endswith(_TIFF_SUFFIXES) and os.path.isfile(path))
+        return (path for path in below if path.lower().endswith(_TIFF_SUFFIXES) and _is_file(path))
     paths = [source] if os.path.exists(source) else glob.glob(source, recursive=True)
-    return (path for path in paths if os.path.isfile(path))
+    return (path for path in paths if _is_file(path))
+
+
+def _is_file(path: str) -> bool:
+    """Whether a plane lies there, or should: a link that leads nowhere must not close up the stack."""
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))

@@ -17,7 +17,7 @@ dataset lie on the grid of the uncropped one: `bounds.covered_by(factor)` are th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,14 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.stacks.acquisition import Stack
-from converter.stacks.data_type import CONVERSIONS, converted, stored_type
-from converter.stacks.plane import Plane
+from converter.stacks.data_type import becomes, converted, stored_type
+from converter.stacks.plane import Plane, PlanePlace
 from converter.stacks.planes import read_rows
 from converter.stacks.source_options import SourceOptions
 from converter.stacks.stored import Part
 from converter.stacks.view import View
 from converter.stacks.window import WINDOW_BYTES, WINDOWED_TYPES, Window, windowed
-from precomputed_server.errors import InvalidInput
+from precomputed_server.errors import InvalidInput, SourceError
 from precomputed_server.format.geometry import Box, Vector
 
 Array = NDArray[Any]
@@ -88,6 +88,23 @@ class StackSource:
             self._place(next(bands), plane, target[channel : channel + plane.shape[0], depth])
         return voxels
 
+    def read_readable(self, box: Box) -> tuple[Array, dict[PlanePlace, str]]:
+        """The voxels "(C, Z, Y, X)" of a box within `bounds`, 0 where a plane cannot be read, and why each cannot."""
+        x, y, z = box.size
+        voxels = np.zeros((self.num_channels, z, y, x), self.dtype)
+        target = self.view.as_stack(voxels)
+        inside = self._stack_box(box)
+        (x0, y0, low), (x1, y1, _) = inside.start, inside.stop
+        lost = {}
+        for depth, channel, plane in self._planes(inside):
+            try:
+                (rows,) = read_rows([plane], y0, y1, (x0, x1))
+            except SourceError as error:
+                lost[self._place_of(low + depth), channel] = str(error)
+            else:
+                self._place(rows, plane, target[channel : channel + plane.shape[0], depth])
+        return voxels, lost
+
     def read_bytes(self, box: Box) -> int:
         """The most that `read(box)` holds beside its result, in bytes."""
         inside = self._stack_box(box)
@@ -111,17 +128,25 @@ class StackSource:
         return self.view.order.index(2)
 
     @property
-    def unreadable(self) -> dict[int, str]:
-        """Why planes cannot be read, as far as that is known, by their place along `plane_axis`."""
+    def unreadable(self) -> dict[PlanePlace, str]:
+        """Why planes cannot be read, as far as that is known."""
         listed = enumerate(self.stack.planes, self.first_plane)
-        return {self._place_of(z): plane.unreadable for z, pages in listed for plane in pages if plane.unreadable}
+        return {
+            (self._place_of(z), channel): plane.unreadable
+            for z, pages in listed
+            for channel, plane in _with_channels(pages)
+            if plane.unreadable
+        }
 
-    def without(self, reasons: Mapping[int, str]) -> StackSource:
-        """The same source, of which planes at these places along `plane_axis` cannot be read, and why."""
+    def without(self, reasons: Mapping[PlanePlace, str]) -> StackSource:
+        """The same source, of which these planes cannot be read, and why."""
         planes = list(self.stack.planes)
-        for place, reason in reasons.items():
+        for (place, lost), reason in reasons.items():
             at = self._place_of(place) - self.first_plane
-            planes[at] = tuple(replace(plane, unreadable=reason) for plane in planes[at])
+            planes[at] = tuple(
+                replace(plane, unreadable=reason) if channel == lost else plane
+                for channel, plane in _with_channels(planes[at])
+            )
         return replace(self, stack=replace(self.stack, planes=tuple(planes)))
 
     @property
@@ -150,14 +175,12 @@ class StackSource:
 
     def _planes(self, inside: Box) -> list[tuple[int, int, Plane]]:
         """The planes of a box of the stack, each with its z in the box and its first channel."""
-        planes = []
+        planes: list[tuple[int, int, Plane]] = []
         low = inside.start[2]
         assert low >= self.first_plane, "a box beyond the part that this source is"
         for z in range(low, inside.stop[2]):
-            channel = 0
-            for plane in self.stack.planes[z - self.first_plane]:
-                planes.append((z - low, channel, plane))
-                channel += plane.shape[0]
+            listed = _with_channels(self.stack.planes[z - self.first_plane])
+            planes += [(z - low, channel, plane) for channel, plane in listed]
         return planes
 
     def _place(self, rows: Array, plane: Plane, target: Array) -> None:
@@ -187,7 +210,7 @@ def stack_source(stack: Stack, options: SourceOptions, dtype: str | None, segmen
     Raises InvalidInput for a data type that the voxels cannot become, and for a crop beyond the stack.
     """
     if options.window is None:
-        if dtype in WINDOWED_TYPES and stack.dtype.kind in "uif" and stack.dtype.name not in _exact_sources(dtype):
+        if dtype in WINDOWED_TYPES and stack.dtype.kind in "uif" and dtype not in becomes(stack.dtype):
             raise InvalidInput(
                 f"{stack.dtype.name} planes cannot become {dtype} as they are; add --window LO,HI, the values that "
                 f"become 0 and {np.iinfo(dtype).max}."
@@ -200,10 +223,6 @@ def stack_source(stack: Stack, options: SourceOptions, dtype: str | None, segmen
     return source
 
 
-def _exact_sources(dtype: str) -> set[str]:
-    return {dtype, *(name for name, targets in CONVERSIONS.items() if dtype in targets)}
-
-
 def _windowed_type(stack: Stack, dtype: str | None, segmentation: bool) -> np.dtype[Any]:
     if dtype not in WINDOWED_TYPES:
         raise InvalidInput(f"--window fits values into fewer bits; add --dtype {' or '.join(WINDOWED_TYPES)}.")
@@ -212,6 +231,14 @@ def _windowed_type(stack: Stack, dtype: str | None, segmentation: bool) -> np.dt
     if stack.dtype.kind not in "uifb":
         raise InvalidInput(f"The planes are {stack.dtype.name}, which no --window maps; save them as real numbers.")
     return np.dtype(dtype)
+
+
+def _with_channels(pages: Sequence[Plane]) -> Iterator[tuple[int, Plane]]:
+    """The planes of one z, each with its first channel."""
+    channel = 0
+    for plane in pages:
+        yield channel, plane
+        channel += plane.shape[0]
 
 
 def _part(plane: Plane, inside: Box) -> Part:

@@ -48,7 +48,7 @@ def read_stored(path: str, parts: list[Part]) -> Iterator[NDArray[Any]]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
+        raise cannot_open(path, error) from error
     name = path
     try:
         for part in parts:
@@ -60,6 +60,18 @@ def read_stored(path: str, parts: list[Part]) -> Iterator[NDArray[Any]]:
         raise SourceError(f"{name} cannot be read ({str(error).rstrip('.')}); replace the file.") from error
     finally:
         os.close(descriptor)
+
+
+def cannot_open(path: str, error: OSError) -> SourceError:
+    """The error of a file that cannot be opened, with the remedy."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if isinstance(error, FileNotFoundError) and os.path.islink(path):
+        return SourceError(f"{path} is a link to {os.readlink(path)}, which does not exist; copy what is missing.")
+    if isinstance(error, FileNotFoundError):
+        return SourceError(f"{path} does not exist any more; copy what is missing.")
+    if isinstance(error, PermissionError):
+        return SourceError(f"{path} cannot be read ({reason}); ask its owner for the right to read it.")
+    return SourceError(f"{path} cannot be read ({reason}); replace the file.")
 
 
 def version_of(descriptor: int) -> FileVersion:

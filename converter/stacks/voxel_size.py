@@ -15,6 +15,9 @@ from precomputed_server.errors import InvalidInput
 AXES = ("x", "y", "z")
 GIVEN, CORRECTED, ASSUMED = "given", "corrected", "assumed"
 
+_LEAST, _MOST = Fraction(1, 10**4), Fraction(1000)
+"""Edges in micrometres that a voxel may have; others are likely to have been given in nm or mm."""
+
 _MICROMETRES = {
     "pm": Fraction(1, 10**6),
     "å": Fraction(1, 10**4),
@@ -140,6 +143,14 @@ def known_edges(
         elif fallback is not None:
             chosen[axis] = (fallback, ASSUMED)
     return chosen, found.remarks
+
+
+def edge_remarks(edges: Mapping[str, Fraction]) -> tuple[str, ...]:
+    """What is to be said of edges in micrometres, by axis, that no microscope has."""
+    odd = [f"{axis} = {float(edge):g} µm" for axis, edge in edges.items() if not _LEAST <= edge <= _MOST]
+    if not odd:
+        return ()
+    return (f"The voxel size {', '.join(odd)} is below 0.1 nm or above 1 mm; --voxel-size is in µm.",)
 
 
 def _edge(part: str, text: str) -> Fraction:

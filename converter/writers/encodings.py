@@ -19,6 +19,8 @@ from precomputed_server.format import compressed_segmentation
 from precomputed_server.format.geometry import Box, Vector
 from precomputed_server.format.names import chunk_name
 
+COMPRESSED_SEGMENTATION = "compressed_segmentation"
+
 _JPEG_EDGE, _PNG_EDGE = 65535, 1_000_000  # of a PNG, what libpng opens unasked
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
 _SMALLER = "use smaller chunks (--chunk-size)."
@@ -176,7 +178,7 @@ class CompressedSegmentation:
     @property
     def name(self) -> str:
         """`compressed_segmentation`."""
-        return "compressed_segmentation"
+        return COMPRESSED_SEGMENTATION
 
     @property
     def lossy(self) -> bool:
@@ -191,7 +193,7 @@ class CompressedSegmentation:
     def check(self, dtype: np.dtype[Any], channels: int, chunk_size: Vector) -> None:
         """Raise InvalidInput for anything but uint32 and uint64, and for chunks that may turn out too large."""
         if dtype not in (np.uint32, np.uint64):
-            remedy = "--encoding raw or --dtype uint32" if dtype.kind in "iu" else "--encoding raw"
+            remedy = "--encoding raw or --dtype uint32" if dtype.kind == "u" else "--encoding raw"
             raise InvalidInput(
                 f"--encoding compressed_segmentation holds uint32 and uint64, not {dtype}; use {remedy}."
             )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.writers.encodings import CompressedSegmentation, Encoding, Jpeg, Png, Raw
+from converter.writers.encodings import COMPRESSED_SEGMENTATION, CompressedSegmentation, Encoding, Jpeg, Png, Raw
 from converter.writers.protocol import Writer
 from converter.writers.raw import COMPRESSIONS, RawWriter
 from converter.writers.sharded import ShardedWriter
@@ -19,7 +19,7 @@ from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.tiff import DEFLATE, ZSTD
 
-ENCODINGS = ("raw", "jpeg", "png", "compressed_segmentation")
+ENCODINGS = ("raw", "jpeg", "png", COMPRESSED_SEGMENTATION)
 _IMAGES = ("jpeg", "png")
 _MIB = 1 << 20
 
@@ -132,7 +132,7 @@ def _encoding(output: Output, voxels: Voxels) -> Encoding:
         "raw": Raw(),
         "jpeg": Jpeg(output.jpeg_quality),
         "png": Png(),
-        "compressed_segmentation": CompressedSegmentation(),
+        COMPRESSED_SEGMENTATION: CompressedSegmentation(),
     }
     encoding = made[output.encoding]
     encoding.check(voxels.dtype, voxels.num_channels, voxels.chunk_size)

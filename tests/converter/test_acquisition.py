@@ -267,8 +267,10 @@ def test_reduced_copies_in_subdirectories_are_no_planes(tmp_path: Path) -> None:
 EXPECTED = [
     ({"c": "ab", "z": range(1, 8)}, "z=7,c=2", None),
     ({"c": "ab", "z": range(1, 8)}, "z=7,c=2,t=1,p=1,x=8,y=6", None),
-    ({"c": "ab", "z": range(1, 6)}, "z=7", r"z is 5, not 7 \(2 more lack before 1 or after 5\)"),
-    ({"c": "ab", "z": [1, 2, 5, 7]}, "z=7", r"z is 4, not 7 \(3–4, 6 lack\)"),
+    ({"c": "ab", "z": range(1, 6)}, "z=7", r"z is 5, not 7 \(2 are missing before 1 or after 5\)"),
+    ({"c": "ab", "z": [1, 2, 4, 5]}, "z=5", r"z is 4, not 5 \(number 3 is missing\)"),
+    ({"c": "ab", "z": [1, 2, 4, 5]}, "z=6", r"z is 4, not 6 \(number 3 is missing and 1 more is missing before 1 or"),
+    ({"c": "ab", "z": [1, 2, 5, 7]}, "z=7", r"z is 4, not 7 \(numbers 3–4, 6 are missing\)"),
     ({"c": "a", "z": range(1, 8)}, "z=7,c=2", "c is 1, not 2"),
     ({"c": "ab", "z": range(1, 8)}, "z=6", r"z is 7, not 6\."),
     ({"c": "ab", "z": range(1, 8)}, "x=9,y=6", r"x is 8, not 9\."),
@@ -315,13 +317,13 @@ def test_a_tolerant_caller_gets_a_place_for_what_is_missing(tmp_path: Path) -> N
 
 def test_what_lacks_is_named_without_a_pattern_too(tmp_path: Path) -> None:
     _named(tmp_path, "run2_{z:04}.tif", [0], [0], [z for z in range(20) if z not in (3, 4, 11)])
-    with pytest.raises(SourceError, match=r"z is 17, not 20 \(3–4, 11 lack\)"):
+    with pytest.raises(SourceError, match=r"z is 17, not 20 \(numbers 3–4, 11 are missing\)"):
         stack(tmp_path, expect="z=20")
     (tmp_path / "run2_0007.tif").write_bytes(b"II*\0")
     with pytest.raises(SourceError, match=r"run2_0007\.tif is not a readable TIFF"):
         stack(tmp_path)
     with pytest.raises(
-        SourceError, match=r"z is 17, not 20 \(3–4, 11 lack\); \S*run2_0007\.tif is not a readable TIFF"
+        SourceError, match=r"z is 17, not 20 \(numbers 3–4, 11 are missing\); \S*run2_0007\.tif is not a readable TIFF"
     ):
         stack(tmp_path, expect="z=20")
 

@@ -176,6 +176,8 @@ def test_json_tells_of_every_stack_and_ends_with_the_table(tmp_path: Path, raw: 
         "sub_7": ["began", "failed"],
         "sub_10": ["began", "done"],
     }
+    done = [event for event in said if event["state"] == "done"]
+    assert all(event["done"] == event["total"] == event["chunks"] > 0 for event in done)
     last = said[-1]
     assert (last["step"], last["done"], last["total"]) == ("convert --each", 3, 4)
     table = [(row["name"], row["state"]) for row in last["datasets"]]

@@ -45,7 +45,9 @@ def test_sharded_levels(
 ) -> None:
     monkeypatch.setattr("converter.pyramid.build._TOO_LITTLE_FOR_PROCESSES", 0)
     made = tmp_path / "made"
-    convert(str(source), made, options(chunk_size=CHUNK, format="sharded", encoding=encoding, jobs=jobs))
+    labels = encoding == "compressed_segmentation"
+    averaged = {"segmentation": labels, "downsample_method": "average"}
+    convert(str(source), made, options(chunk_size=CHUNK, format="sharded", encoding=encoding, jobs=jobs, **averaged))
     for level, scale in enumerate(read_info(made)["scales"]):
         expected = read_level(reference, level)
         np.testing.assert_array_equal(tensorstore_reads(made, level), expected)

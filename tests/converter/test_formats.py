@@ -236,7 +236,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: chosen("jpeg", "uint8", 1, (64, 512, 128)), "up to 65535; use smaller chunks"),
     (lambda: chosen("png", "float32", 1), "not 1 of float32"),
     (lambda: chosen("png", "uint8", 5), "1 to 4 channels"),
-    (lambda: chosen("compressed_segmentation", "int32", 1), "not int32; use --encoding raw or --dtype uint32"),
+    (lambda: chosen("compressed_segmentation", "int32", 1), "not int32; use --encoding raw"),
     (lambda: chosen("compressed_segmentation", "uint64", 1, (256, 256, 256)), "use smaller chunks"),
 ]
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from converter import convert
 from converter.cli_inspect import inspect
 from precomputed_server.errors import SourceError
-from tests.converter.acquisitions import plane, write_pages
+from tests.converter.acquisitions import plane, voxels, write_pages
 from tests.converter.stacks import SHARED_DATA, options, volume, write_planes
 
 PATTERN = "img_{c}_t{t}_z{z}.tif"
@@ -104,7 +104,7 @@ def test_what_lacks_what_is_there_twice_and_what_is_damaged_is_told(acquired: Pa
     assert rows["missing"] == "1 plane: t = 1 c = GFP z = 4"
     assert "img_GFP_t1_z05.tif and" in rows["twice"]
     assert "img_DAPI_t1_z2.tif is not a readable TIFF" in rows["unreadable"]
-    assert "is not what --expect says: z is 5, not 6 (1 more lack before 1 or after 5); 1 plane lacks" in result.stdout
+    assert "is not what --expect says: z is 5, not 6 (1 is missing before 1 or after 5); 1 plane lacks" in result.stdout
     found = _json(acquired, "--pattern", PATTERN, "--time", "1")
     assert found["missing"] == [{"p": 0, "t": 1, "c": "GFP", "z": 4}]
     assert found["missing_count"] == 1
@@ -174,3 +174,59 @@ def test_real_stacks(name: str, size: list[int], channels: int, storage: str, kn
     assert "".join(found["voxel_size"]) == known
     assert bool(found["needed"]) == (known != "xyz")
     assert found["problems"] == []
+
+
+def _said(source: Path, *arguments: str) -> str:
+    return CliRunner().invoke(inspect, [str(source), *arguments]).stdout
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        (["img_GFP_t0_z1.tif", "img_GFP_t0_z2.tif", "img_RFP_t0_z1.tif", "img_RFP_t0_z2.tif"], "img_{c}_t0_z{z}.tif"),
+        (["c1-T01-001.tif", "c1-T02-001.tif", "c2-T01-002.tif"], "c{c}-T{t}-{z}.tif"),
+        (["a Slice1 ch00.ome.tif", "a Slice1 ch01.ome.tif", "a Slice2 ch00.ome.tif"], "a Slice{z} ch{c}.ome.tif"),
+    ],
+)
+def test_a_pattern_is_suggested_where_names_tell_several_axes(tmp_path: Path, names: list[str], pattern: str) -> None:
+    for name in names:
+        write_pages(tmp_path / name, [plane()])
+    sentence = f"The file names look like --pattern '{pattern}'; without it every file is another z."
+    assert sentence in _said(tmp_path)
+    given = _said(tmp_path, "--pattern", pattern)
+    assert "look like" not in given
+    assert "does not match" not in given
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["img_1.tif", "img_2.tif"],
+        ["a.tif", "b.tif"],
+        ["x1_y1.tif", "x1_y2.tif", "x2_y1.tif"],
+        ["run1_z1.tif", "z_2.tif"],
+        ["img_z1_001.tif", "img_z2_002.tif"],
+    ],
+)
+def test_no_pattern_is_suggested_where_nothing_is_plain(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        write_pages(tmp_path / name, [plane()])
+    assert "look like" not in _said(tmp_path)
+
+
+@pytest.mark.parametrize(("edges", "odd"), [("650,650,2000", "z = 2000"), ("1,1,1e-5", "z = 1e-05")])
+def test_voxel_sizes_that_no_microscope_has_are_warned_of(tmp_path: Path, edges: str, odd: str) -> None:
+    write_pages(tmp_path / "z.tif", [plane()])
+    assert f"{odd} µm is below 0.1 nm or above 1 mm; --voxel-size is in µm" in _said(tmp_path, "--voxel-size", edges)
+    assert "above 1 mm" not in _said(tmp_path, "--voxel-size", "0.0001,1000,1")
+
+
+def test_numbers_that_are_no_brightness_are_noted_and_kept(tmp_path: Path) -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    tifffile.imwrite(tmp_path / "white.tif", pixels, photometric="miniswhite", metadata=None)
+    assert "0 is white (MinIsWhite); values are taken as they are stored" in _said(tmp_path / "white.tif")
+    table = np.zeros((3, 256), np.uint16)
+    tifffile.imwrite(tmp_path / "palette.tif", pixels, photometric="palette", colormap=table, metadata=None)
+    assert "places in a table of colours; they are taken as numbers" in _said(tmp_path / "palette.tif")
+    for name in ("white", "palette"):
+        np.testing.assert_array_equal(voxels(tmp_path / f"{name}.tif")[0, 0], pixels)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,3 +84,34 @@ def test_the_converter_is_imported_only_when_it_is_asked_for(tmp_path: Path) -> 
     asked = "import sys, precomputed_server; before = 'converter' in sys.modules; precomputed_server.convert"
     ran = _python("-c", f"{asked}; print(before, 'converter' in sys.modules)", directory=tmp_path)
     assert ran.stdout == "False True\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"levels": "2"}, "levels is '2', but has to be a whole number, or None."),
+        ({"levels": True}, "levels is True, but has to be a whole number, or None."),
+        ({"chunk_size": 64}, "chunk_size is 64, but has to be three whole numbers x, y, z."),
+        ({"chunk_size": (64, 64)}, r"chunk_size is \(64, 64\), but has to be three whole numbers x, y, z."),
+        ({"chunk_size": None}, "chunk_size is None, but has to be three whole numbers x, y, z."),
+        ({"downsample": "auto"}, "downsample is 'auto', but has to be three whole numbers x, y, z, or None."),
+        ({"voxel_size": 1.0}, "voxel_size is 1.0, but has to be three lengths"),
+        ({"voxel_size": "1,1,1"}, "voxel_size is '1,1,1', but has to be three lengths"),
+        ({"voxel_size": (1, 1)}, r"voxel_size is \(1, 1\), but has to be three lengths"),
+        ({"max_memory": "2GiB"}, "max_memory is '2GiB', but has to be a whole number, or None."),
+        ({"format": None}, "format is None, but has to be a text."),
+        ({"segmentation": "yes"}, "segmentation is 'yes', but has to be True or False."),
+        ({"scheduler": 8786}, "scheduler is 8786, but has to be a text, or None."),
+        ({"source": {"time": 3}}, "source is {'time': 3}, but has to be what source_options"),
+    ],
+)
+def test_options_of_another_kind_are_refused_in_a_sentence(given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidInput, match=f"^{sentence}"):
+        ConvertOptions(**given)
+
+
+def test_numbers_and_lists_of_numpy_are_options_too() -> None:
+    given: dict[str, Any] = {"levels": np.int64(2), "chunk_size": np.array([64, 64, 32]), "voxel_size": [1, 0.5, None]}
+    made = ConvertOptions(**given)
+    assert made == ConvertOptions(levels=2, chunk_size=(64, 64, 32), voxel_size=(1, 0.5, None))
+    assert json.dumps(made.to_json())

@@ -36,7 +36,7 @@ def _stack(directory: Path, shape: tuple[int, int, int], compression: str | None
 def _peak(source: Path, made: Path) -> int:
     """The most resident memory of all processes of a conversion, each counted in full."""
     command = [sys.executable, "-c", "from converter.cli import convert; convert()", str(source), str(made)]
-    resident, _ = peak_bytes([*command, "--voxel-size", "1,1,1", "--jobs", "2", "--max-memory", f"{BOUND}"])
+    resident, _ = peak_bytes([*command, "--voxel-size", "1,1,1", "--jobs", "2", "--max-memory", f"{BOUND}B"])
     return resident
 
 

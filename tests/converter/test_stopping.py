@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from converter.pyramid.stopping import SIGNALS, Stopped, held_back, stopping
+from precomputed_server.cli import run
 from tests.converter import command, dask_workers
 from tests.converter.dask_workers import wait_until
 from tests.converter.stacks import files_of, volume, write_planes
@@ -63,6 +65,35 @@ def test_a_signal_to_all_while_the_workers_start(tmp_path: Path, number: int) ->
     assert process.returncode == 128 + number, said
     assert command.sentences(said) == [SENTENCE]
     wait_until(lambda: command.running_in(process.pid) == [], "every process has ended", 5)
+
+
+LOADED = "from precomputed_server.entry import run; print('it begins', flush=True); run()"
+
+
+@pytest.mark.component
+@pytest.mark.parametrize("after_ms", [0, 30, 80, 150, 250, 400, 600, 900])
+def test_ctrl_c_while_a_command_is_loaded(tmp_path: Path, after_ms: int) -> None:
+    write_planes(tmp_path / "planes", volume(1024, 1024, 96, "uint8"))
+    arguments = ["convert", "planes", "made", "--voxel-size", "1,1,1", "--jobs", "1"]
+    with command.start(tmp_path, *arguments, program=LOADED) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "it begins\n"
+        time.sleep(after_ms / 1000)
+        os.kill(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert command.sentences(said) in (["Stopped."], [SENTENCE])
+
+
+def test_a_command_that_is_interrupted_answers_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["precomputed", "verify", "made"])
+    monkeypatch.setattr("converter.cli_verify.verify_chunks", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 130
 
 
 LONG = """
