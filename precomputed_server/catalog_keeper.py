@@ -18,7 +18,7 @@ from precomputed_server.settings import Settings
 
 _log = logging.getLogger("precomputed_server")
 
-_AGAIN_S = 5.0
+_AGAIN_S = 1.0
 
 
 @contextmanager

@@ -51,14 +51,16 @@ def writer_of(server: RunningServer) -> int | None:
 
 
 def pool_of(server: RunningServer) -> tuple[set[int], set[int]]:
-    """The processes of the pool: those that write or wait to, and those that serve."""
+    """The processes of the pool: those that write or wait to, and those that serve; not the one with the catalog."""
     lock = str(lock_of(server))
+    catalog = str(lock_of(server).with_name("catalog."))
     writing: set[int] = set()
     serving: set[int] = set()
     for pid in children(server.pid):
         with contextlib.suppress(OSError):
             opened = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
-            (writing if lock in opened else serving).add(pid)
+            if not any(path.startswith(catalog) for path in opened):
+                (writing if lock in opened else serving).add(pid)
     return writing, serving
 
 
