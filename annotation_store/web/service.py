@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,8 +23,9 @@ from annotation_store.web.feeds import Feeds
 from annotation_store.web.gatherer import Committer, Gatherer, within
 from annotation_store.web.large import LargeProcess, check_large
 from annotation_store.web.writer_client import WriterClient
-from precomputed_server.errors import NotFound, PrecomputedError, WritesRefused
+from precomputed_server.errors import Busy, NotFound, PrecomputedError, WritesRefused
 from precomputed_server.files import Tree, typed
+from precomputed_server.format.names import SWAP
 from precomputed_server.local_state import usable_state
 from precomputed_server.mounts import is_local, read_mounts, why_not_writable
 from precomputed_server.readers.volumes import Volumes
@@ -158,10 +160,21 @@ class AnnotationService:
                 raise typed(error, "The annotation file") from error
         return await self.call(self.store.load, location)
 
+    def _absent(self, dataset: str) -> PrecomputedError:
+        """Why a dataset has no `info`: for moments of a conversion it is away."""
+        try:
+            os.close(self.store.tree.open(f"{dataset}/{SWAP}" if dataset else SWAP, os.O_PATH))
+        except OSError:
+            return NotFound(f"/{dataset} is not a dataset: it has no info file of a volume.")
+        return Busy(
+            f"/{dataset} is being put in place by a conversion; try again in a moment. If that was killed, "
+            "`precomputed verify` ends it."
+        )
+
     def _find_blocks(self, dataset: str) -> Blocks:
         volume = self._volumes.at(dataset)
         if volume is None:
-            raise NotFound(f"/{dataset} is not a dataset: it has no info file of a volume.")
+            raise self._absent(dataset)
         return self.store.blocks(dataset, volume.info.scales[0].bounds)
 
     def _find_place(self, parts: Mapping[str, str]) -> Place:

@@ -25,7 +25,7 @@ from precomputed_server.errors import (
 )
 from precomputed_server.files import typed
 from precomputed_server.format.info import VolumeInfo
-from precomputed_server.format.names import ANNOTATIONS, CONVERSION, EVENTS, LOCK, PRIVATE, RECORD
+from precomputed_server.format.names import ANNOTATIONS, CONVERSION, EVENTS, LOCK, PRIVATE, RECORD, SWAP
 from precomputed_server.writing import exclusive_lock, is_temporary
 
 KEEP, TRANSFORM = "keep", "transform"
@@ -81,7 +81,7 @@ class Destination:
     @property
     def swap(self) -> Path:
         """The plan of a swap that has begun."""
-        return self.private / "swap.json"
+        return self.path / SWAP
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ EVENTS = f"{PRIVATE}/events.jsonl"
 LOCK = f"{PRIVATE}/lock"
 """The file that is locked while a conversion writes."""
 
+SWAP = f"{PRIVATE}/swap.json"
+"""What a conversion is about to put in place: while it lies there `info` may be away."""
+
 STATISTICS = "statistics.json"
 """Beside `info`: the range and histogram of each channel."""
 

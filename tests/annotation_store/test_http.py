@@ -442,3 +442,25 @@ def test_a_leaf_keeps_its_name_while_it_is_replaced(editor: Editor, place: Place
         editor.replace(some(2))
     assert len(place.stored()) == 2
     assert [path.name for path in place.block.iterdir()] == ["fibers.json"]
+
+
+async def test_while_a_conversion_exchanges_levels_nobody_is_told_that_there_is_no_dataset(
+    connect: Connect, place: Place
+) -> None:
+    """`info` is away for that moment: a page tries again instead of giving its save up."""
+    client = await connect()
+    info = place.root / "brain" / "info"
+    swap = place.root / "brain" / ".precomputed" / "swap.json"
+    swap.parent.mkdir(exist_ok=True)
+    swap.write_text("{}")
+    kept = info.read_bytes()
+    info.unlink()
+    for method in ("PUT", "GET"):
+        answer = await client.request(method, URL, json=None if method == "GET" else some(1))
+        assert answer.status == 503
+        assert answer.headers["Retry-After"] == "2"
+        assert "conversion" in (await answer.json(content_type=None))["detail"]
+    swap.unlink()
+    await refused(client, "PUT", URL, 404, json=some(1))
+    info.write_bytes(kept)
+    assert (await client.put(URL, json=some(1))).status == 200
