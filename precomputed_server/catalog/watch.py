@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ from precomputed_server.catalog.indexer import Hints
 from precomputed_server.format.names import ANNOTATIONS, PRIVATE, parse_chunk_name
 
 _log = logging.getLogger(__name__)
+
+# Of a directory that is found twice as it is made watchdog says so with all that it watches: megabytes of text.
+warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
 
 _EVENTS = [
     DirCreatedEvent,
