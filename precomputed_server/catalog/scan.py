@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from precomputed_server.catalog.entries import CONVERTING, STACK, UNUSABLE, Entry, State
+from precomputed_server.catalog.entries import COMPLETE, CONVERTING, STACK, UNUSABLE, Entry, State
 from precomputed_server.catalog.records import Dataset, describe
 from precomputed_server.catalog.survey import Surveyor
-from precomputed_server.errors import PrecomputedError
 from precomputed_server.files import Tree, typed
 from precomputed_server.format.names import parse_chunk_name
 from precomputed_server.readers.volumes import Volumes
@@ -174,21 +173,29 @@ class Damaged:
     reason: str
 
 
+class _Glance(Surveyor):
+    """Tells volumes from other directories and looks no further: for pages that somebody waits for."""
+
+    def entry(self, path: str) -> Entry | None:
+        """Only what it is."""
+        volume, reason = self.volume(path)
+        if reason:
+            return Entry(path, UNUSABLE, reason)
+        return None if volume is None else Entry(path, COMPLETE)
+
+
 def find_datasets(tree: Tree, volumes: Volumes, limit: int = 10_000) -> tuple[list[Dataset], list[Damaged]]:
-    """Every dataset beneath the root by path, and every damaged place, at most `limit` of both.
+    """Every volume beneath the root by path, and every damaged place, at most `limit` of both.
 
     For pages without a catalog.
     """
+    glance = _Glance(tree, volumes)
+    places = (place for place in Scanner(glance).scan({}) if isinstance(place, Entry) and place.state != STACK)
     datasets, damaged = [], []
-    for place in itertools.islice(Scanner(Surveyor(tree, volumes)).scan({}), limit):
-        if isinstance(place, Unchanged) or place.state == STACK:
-            continue
-        try:
-            volume = volumes.at(place.path)
-        except (PrecomputedError, OSError):
-            volume = None
+    for place in itertools.islice(places, limit):
+        volume, reason = glance.volume(place.path)
         if volume is not None:
             datasets.append(describe(tree, volume))
-        elif not place.layers:
-            damaged.append(Damaged(place.path, place.reason))
+        elif place.state == UNUSABLE:
+            damaged.append(Damaged(place.path, reason or place.reason))
     return sorted(datasets, key=lambda dataset: dataset.path), damaged

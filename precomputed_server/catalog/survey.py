@@ -37,12 +37,8 @@ class Surveyor:
         What it is made of is looked at after its signature was taken: a change in between is seen by the next scan.
         """
         first = self.signature(path, _WATCHED)
-        try:
-            volume = self.volumes.at(path)
-        except PrecomputedError as error:
-            return Entry(path, UNUSABLE, str(error), title=_name(path), watched=_WATCHED, signature=first)
-        except OSError as error:
-            reason = str(typed(error, "its info"))
+        volume, reason = self.volume(path)
+        if reason:
             return Entry(path, UNUSABLE, reason, title=_name(path), watched=_WATCHED, signature=first)
         record = read_record(self.tree, path)
         paths = [""] if volume is not None else [layer.path for layer in record.layers]
@@ -70,6 +66,15 @@ class Surveyor:
             signature=signature,
         )
 
+    def volume(self, path: str) -> tuple[Volume | None, str]:
+        """The volume whose directory `path` is, None where it is none; and why what is there cannot be read."""
+        try:
+            return self.volumes.at(path), ""
+        except PrecomputedError as error:
+            return None, str(error)
+        except OSError as error:
+            return None, str(typed(error, "its info"))
+
     def signature(self, path: str, watched: Sequence[str]) -> str:
         """What changes when one of these names beneath a directory is written, replaced or removed; raises OSError."""
         directory = self.tree.open(path, os.O_PATH | os.O_DIRECTORY)
@@ -84,17 +89,11 @@ class Surveyor:
         for layer in layers:
             prefix = f"{layer}/" if layer else ""
             names += [f"{prefix}info", f"{prefix}{STATISTICS}"] if layer else []
-            volume = self._volume(f"{path}/{layer}".strip("/"))
+            volume, _ = self.volume(f"{path}/{layer}".strip("/"))
             if volume is not None:
                 names += [f"{prefix}{scale.key}" for scale in volume.info.scales]
             names += self._blocks(path, f"{prefix}{ANNOTATIONS}")
         return tuple(names)
-
-    def _volume(self, path: str) -> Volume | None:
-        try:
-            return self.volumes.at(path)
-        except (PrecomputedError, OSError):
-            return None
 
     def _blocks(self, path: str, annotations: str) -> list[str]:
         try:
@@ -109,16 +108,12 @@ class Surveyor:
         found = []
         for listed in record.layers:
             place = f"{path}/{listed.path}".strip("/")
-            try:
-                below = self.volumes.at(place)
-                reason = f"{listed.path} has no info."
-            except (PrecomputedError, OSError) as error:
-                below, reason = None, f"{listed.path}: {error}"
-            found.append(
-                _missing(listed.name, listed.path, reason)
-                if below is None
-                else self._layer(listed.name, listed.path, below)
-            )
+            below, reason = self.volume(place)
+            if below is not None:
+                found.append(self._layer(listed.name, listed.path, below))
+            else:
+                told = f"{listed.path}: {reason}" if reason else f"{listed.path} has no info."
+                found.append(_missing(listed.name, listed.path, told))
         return found
 
     def _layer(self, name: str, path: str, volume: Volume) -> Layer:

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urljoin
 
 import pytest
 
+from tests.catalog.trees import make_dataset, write_record
 from tests.data import volume, write_dataset
 from tests.web.conftest import Client
 
@@ -48,6 +49,18 @@ async def test_the_start_page_lists_datasets_at_any_depth(root: Path, client: Cl
         assert shown in start.text
     assert "./lab/run%203/ch1/" in start.links
     assert start.text == (await page(client, "/")).text
+
+
+async def test_the_start_page_looks_at_no_chunks_and_lists_each_layer(
+    root: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("red", "green"):
+        make_dataset(root / "cells" / name)
+    write_record(root / "cells", layers=[{"name": "Red", "path": "red"}, {"name": "Green", "path": "green"}])
+    for looking in ("survey.look_at", "survey.last_conversion"):
+        monkeypatch.setattr(f"precomputed_server.catalog.{looking}", None)
+    start = await page(client, "/")
+    assert {"./cells/red/", "./cells/green/"} <= set(start.links)
 
 
 async def test_the_start_page_of_an_empty_root_says_what_to_do(client: Client) -> None:
