@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -64,10 +63,4 @@ def keep_when_possible(settings: Settings, hints: Hints) -> None:
             if str(error) != said:
                 said = str(error)
                 _log.warning("there is no catalog of datasets: %s", said)
-        _wait(hints)
-
-
-def _wait(hints: Hints) -> None:
-    until = time.monotonic() + _AGAIN_S
-    while not hints.is_stopped and time.monotonic() < until:
-        time.sleep(0.05)
+        hints.wait(_AGAIN_S)  # nobody gives any: for the end

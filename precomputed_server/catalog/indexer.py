@@ -154,11 +154,11 @@ def _is_below(path: str, above: str) -> bool:
 
 
 @contextmanager
-def only_indexer(path: Path, timeout_s: float = 0.0) -> Iterator[None]:
+def only_indexer(path: Path) -> Iterator[None]:
     """Hold the lock of the catalog at `path`; raises Busy while another process holds it."""
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with exclusive_lock(directory, _LOCK, timeout_s):
+        with exclusive_lock(directory, _LOCK, timeout=0):
             yield
     except Busy as error:
         raise Busy("Another process keeps this root's catalog up to date; nothing is left to do.") from error

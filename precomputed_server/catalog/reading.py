@@ -24,6 +24,7 @@ class CatalogReader:
     def __init__(self, state: Path, root: Path) -> None:
         self._state = state
         self._root = root
+        self._path: Path | None = None
         self._catalog: Catalog | None = None
         self._inode = 0
 
@@ -51,9 +52,9 @@ class CatalogReader:
             raise Busy("The catalog of datasets is being made; try again in a moment.", _SOON_S) from error
 
     def _opened(self) -> Catalog:
-        path = catalog_path(self._state, self._root)
-        inode = os.stat(path).st_ino
+        self._path = self._path or catalog_path(self._state, self._root)
+        inode = os.stat(self._path).st_ino
         if self._catalog is None or inode != self._inode:
             self.close()
-            self._catalog, self._inode = Catalog(path), inode
+            self._catalog, self._inode = Catalog(self._path), inode
         return self._catalog

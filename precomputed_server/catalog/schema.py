@@ -5,9 +5,6 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from sqlite_utils import Database
-from sqlite_utils.db import Table
-
 _VERSION = 1
 """Of the tables: a catalog of another version is made anew from the tree."""
 
@@ -84,6 +81,9 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 
 def _make(connection: sqlite3.Connection) -> None:
+    from sqlite_utils import Database  # here: it takes 0.3 s, and who reads a catalog needs none of it
+    from sqlite_utils.db import Table
+
     database = Database(connection)
     datasets = Table(database, "datasets")
     datasets.create(_DATASETS, pk="number", not_null={"path", "state"})
