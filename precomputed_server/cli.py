@@ -19,6 +19,7 @@ import click
 from precomputed_server import __version__, settings
 from precomputed_server.errors import DestinationExists, InvalidInput, PrecomputedError
 from precomputed_server.interrupt import EXIT_CODE, end_tidily, loading
+from precomputed_server.limits import usable_cpus
 
 if TYPE_CHECKING:
     from precomputed_server.format.info import VolumeInfo
@@ -38,8 +39,23 @@ _ELSEWHERE = {
 """Commands by the module that has them, imported when they are called: each starts as fast as its own package."""
 
 
+_LOADED_BY_WORKERS = {"convert": "converter.pyramid.tasks"}
+"""What the worker processes of a command need: another process loads it while this one loads the command."""
+
+
 class _Commands(click.Group):
     """The commands of this module and those of `_ELSEWHERE`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with its workers begun beside it when the command will have any."""
+        loaded = _LOADED_BY_WORKERS.get(args[0])
+        if loaded is not None and len(args) > 2 and usable_cpus() > 1:  # fewer arguments only ask for help
+            from precomputed_server.forking import begin_forking  # here: no other command needs it
+
+            begin_forking(loaded)
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order of the alphabet."""

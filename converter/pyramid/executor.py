@@ -14,7 +14,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for_connection
 from multiprocessing.context import ForkServerContext
@@ -24,6 +23,7 @@ from typing import Protocol, TypeVar
 from converter.pyramid.journal import Done
 from converter.pyramid.stopping import SIGNALS, held_back
 from precomputed_server.errors import PrecomputedError
+from precomputed_server.forking import begin_forking
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 _KEPT = 1 << 30
@@ -108,9 +108,6 @@ def executor(jobs: int) -> Iterator[Executor]:
 
     When a task fails those that run are waited for, and what they did is recorded; what is no Exception, such as
     Ctrl-C, ends them at once. Raises PrecomputedError when a process was killed.
-
-    Workers are forked from a server process that was started afresh: forking this process is not safe once it has
-    threads, numpy's among them, and Python 3.12 and later warn of it.
     """
     if jobs == 1:
         yield InProcess()
@@ -137,22 +134,9 @@ def executor(jobs: int) -> Iterator[Executor]:
 
 
 def begin_workers() -> ForkServerContext:
-    """Start what worker processes are forked from, unless that is done: it loads all that they need, by itself."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["converter.pyramid.tasks"])
+    """Start what worker processes are forked from, unless that is done."""
     with held_back():
-        _start_forkserver()
-    return context
-
-
-def _start_forkserver() -> None:
-    """Start it with Ctrl-C and SIGTERM blocked: it ends when this process has ended, however that comes about."""
-    resource_tracker.ensure_running()  # first, because it unblocks them
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        return begin_forking("converter.pyramid.tasks")
 
 
 def _run(task: Work[Result]) -> Result:
