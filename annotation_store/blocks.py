@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from precomputed_server.errors import InvalidInput, NotFound, Unreadable
+from precomputed_server.files import join
 from precomputed_server.format.geometry import Box, Vector, multiply
 from precomputed_server.format.names import ANNOTATIONS, BLOCK_INFO
 
@@ -23,11 +24,6 @@ _VOXEL = re.compile(r"x(-?[0-9]{1,15})y(-?[0-9]{1,15})z(-?[0-9]{1,15})")
 _COUNTED = re.compile(r"x([0-9]{4,})_y([0-9]{4,})(?:_z([0-9]{4,}))?")
 _LITERAL = re.compile(r"b-?[0-9]+,-?[0-9]+,-?[0-9]+")
 _SLICE = re.compile(r"z-([0-9]{4})")
-
-
-def join(directory: str, name: str) -> str:
-    """The path of `name` in a directory beneath the root, which may be the root itself."""
-    return f"{directory}/{name}" if directory else name
 
 
 def check_name(name: str, what: str) -> None:

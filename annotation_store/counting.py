@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-from annotation_store.blocks import join
 from annotation_store.reader import AnnotationReader
 from precomputed_server.errors import PrecomputedError
-from precomputed_server.files import Fingerprint, Tree
+from precomputed_server.files import Fingerprint, Tree, join
 from precomputed_server.format.names import ANNOTATIONS
 
 

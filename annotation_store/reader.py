@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from annotation_store.blocks import BlockOf, Blocks, Location, check_name, join, parse_block_info
+from annotation_store.blocks import BlockOf, Blocks, Location, check_name, parse_block_info
 from annotation_store.committing.leaf import Snapshot, snapshot_of
 from annotation_store.history.instants import instant_of
 from annotation_store.history.log import BlockLog
@@ -22,7 +22,7 @@ from annotation_store.history.state import LeafTail, LogState
 from annotation_store.history.versions import Version, Versions
 from annotation_store.model import Items, parse_stored
 from precomputed_server.errors import InvalidInput, NotFound, Unreadable
-from precomputed_server.files import Tree, read_at
+from precomputed_server.files import Tree, join, read_at
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.names import ANNOTATIONS, BLOCK_INFO
 from precomputed_server.recent import Recent

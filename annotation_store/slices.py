@@ -11,11 +11,11 @@ import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from annotation_store.blocks import join, slice_digits
+from annotation_store.blocks import slice_digits
 from annotation_store.model import GEOMETRY, Item, Items, parse_stored
 from annotation_store.reader import AnnotationReader
 from precomputed_server.errors import InvalidInput, NotFound, Unreadable
-from precomputed_server.files import Tree
+from precomputed_server.files import Tree, join
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import RECORD
 

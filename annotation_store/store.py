@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from annotation_store.blocks import Location, join
+from annotation_store.blocks import Location
 from annotation_store.committing.block import ChangedMeanwhile, locked
 from annotation_store.committing.group import Group, check_version
 from annotation_store.committing.leaf import Content
@@ -21,7 +21,7 @@ from annotation_store.pages.journal import Journal
 from annotation_store.reader import AnnotationReader
 from annotation_store.review import Review
 from precomputed_server.errors import Busy, NotFound, PrecomputedError
-from precomputed_server.files import Tree, typed
+from precomputed_server.files import Tree, join, typed
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.names import ANNOTATIONS, BLOCK_INFO
 from precomputed_server.settings import Settings

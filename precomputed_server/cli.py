@@ -180,11 +180,13 @@ def _serve(chosen: settings.Settings, listener: socket, dataset: str | None = No
 
 def run() -> None:
     """The program `precomputed`."""
+    settings.without_idle_threads()
     _run(main)
 
 
 def run_precomputed_tif() -> None:
     """The program `precomputed-tif`."""
+    settings.without_idle_threads()
     with loading():
         from converter.cli import precomputed_tif
 

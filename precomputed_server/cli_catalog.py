@@ -6,6 +6,7 @@ import json
 import signal
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -100,7 +101,7 @@ def _all(catalog: Catalog, query: Query) -> Iterator[dict[str, Any]]:
         yield from page.datasets
         if page.next is None:
             return
-        query = Query(query.text, query.states, query.types, query.tags, query.sort, query.descending, _PAGE, page.next)
+        query = replace(query, after=page.next)
 
 
 def _line(dataset: dict[str, Any]) -> tuple[str, ...]:

@@ -5,13 +5,11 @@ This module imports next to nothing, and from its import on Ctrl-C ends the proc
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from precomputed_server.interrupt import end_at_once
 
 end_at_once()
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's: no command multiplies matrices, and they would spin
 
 
 def run() -> None:

@@ -170,7 +170,7 @@ class Tree:
 
     def _entry(self, path: str, name: str) -> Entry | None:
         try:
-            descriptor = self.open(f"{path}/{name}" if path else name, os.O_PATH)
+            descriptor = self.open(join(path, name), os.O_PATH)
         except OSError:
             return None
         try:
@@ -196,6 +196,11 @@ class Tree:
             return os.open(parts[-1], flags | os.O_NOFOLLOW | _ALWAYS, dir_fd=current)
         finally:
             os.close(current)
+
+
+def join(directory: str, name: str) -> str:
+    """The path of `name` in a directory beneath the root, either of which may be "": the directory itself."""
+    return f"{directory}/{name}" if directory and name else directory or name
 
 
 def read_at(descriptor: int, offset: int, length: int, *, cached: bool = False) -> bytes:

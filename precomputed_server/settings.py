@@ -196,6 +196,14 @@ def default_workers() -> int:
     return max(1, min(8, len(os.sched_getaffinity(0))))
 
 
+def without_idle_threads() -> None:
+    """Let numpy start no threads in this process and those that it starts; to be called before it is imported.
+
+    They multiply matrices, which no command does in earnest, and spin a while before they sleep.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def environment() -> Mapping[str, str]:
     """The variables that other programs set for this process, such as Slurm for a job."""
     return os.environ

@@ -28,6 +28,7 @@ MODULES = {
     "precomputed_server.settings": "foundation",
     "precomputed_server.limits": "foundation",
     "precomputed_server.interrupt": "foundation",
+    "precomputed_server.forking": "foundation",
     "precomputed_server.format": "format",
     "precomputed_server.readers": "readers",
     "precomputed_server.catalog": "catalog",

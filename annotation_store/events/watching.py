@@ -12,7 +12,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
-from annotation_store.blocks import HISTORY, BlockOf, join
+from annotation_store.blocks import HISTORY, BlockOf
 from annotation_store.events.contents import MOST_BYTES
 from annotation_store.events.event import Event
 from annotation_store.events.tail import BlockTail
@@ -20,6 +20,7 @@ from annotation_store.history.instants import seconds_of
 from annotation_store.history.segments import State, newest_state, state_of
 from annotation_store.reader import AnnotationReader
 from precomputed_server.errors import PrecomputedError
+from precomputed_server.files import join
 from precomputed_server.format.names import ANNOTATIONS
 
 _TICK_NS = 2_000_000_000

@@ -15,12 +15,13 @@ from typing import Any
 
 import orjson
 
-from annotation_store.blocks import join, slice_digits
+from annotation_store.blocks import slice_digits
 from annotation_store.history.instants import instant_of
 from annotation_store.pages.hourly import Appender, Line, Reader
 from annotation_store.pages.memory import PageMemory as PageMemory
 from annotation_store.pages.memory import PlaceMemory, SliceMemory
 from annotation_store.pages.origins import Holding
+from precomputed_server.files import join
 from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.recent import Recent
 

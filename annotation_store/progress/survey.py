@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from annotation_store.blocks import Location, check_name, join
+from annotation_store.blocks import Location, check_name
 from annotation_store.cycles import without_collection
 from annotation_store.model import Items, parse_stored
 from annotation_store.progress.drawn import DrawnInBlock
@@ -20,7 +20,7 @@ from annotation_store.progress.listing import After, Wanted, rows_of
 from annotation_store.progress.tally import Drawn, Tally, tally_of
 from annotation_store.reader import AnnotationReader
 from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError, Unreadable
-from precomputed_server.files import typed
+from precomputed_server.files import join, typed
 from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.recent import Weighed
 

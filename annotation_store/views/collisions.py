@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import orjson
 
-from annotation_store.blocks import HISTORY, join
+from annotation_store.blocks import HISTORY
 from annotation_store.views.numbers import ID_BITS
 from annotation_store.views.rows import Array
 from precomputed_server.errors import PrecomputedError
-from precomputed_server.files import Tree
+from precomputed_server.files import Tree, join
 from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.writing import atomic_write, exclusive_lock
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from annotation_store.blocks import Location, check_name, join
+from annotation_store.blocks import Location, check_name
 from annotation_store.committing.leaf import Snapshot
 from annotation_store.reader import AnnotationReader
 from annotation_store.views.last_edits import LastEdits
 from annotation_store.views.leaf_rows import NO_ROWS, LeafRows, lines_of, parsed_lines, read_leaf
 from annotation_store.views.rows import Array
 from precomputed_server.errors import Busy, InvalidInput, PrecomputedError, Unreadable
-from precomputed_server.files import Tree, typed
+from precomputed_server.files import Tree, join, typed
 from precomputed_server.format.names import ANNOTATIONS
 
 ParseWhole = Callable[[Location, int], list[bytes]]

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
-from annotation_store.blocks import Location, join
+from annotation_store.blocks import Location
 from annotation_store.views.collection import INFO, Collection
 from annotation_store.views.collections import CollectionName
 from annotation_store.views.dataset import DatasetView
@@ -21,14 +21,15 @@ from annotation_store.views.leaf_rows import parsed_lines
 from annotation_store.views.numbers import parse_number
 from annotation_store.web.gatherer import within
 from annotation_store.web.large import lines_large
-from annotation_store.web.request import JSON, json_answer
+from annotation_store.web.request import JSON
 from annotation_store.web.service import AnnotationService
 from precomputed_server.errors import Busy, NotFound
-from precomputed_server.files import Entry, Tree, typed
+from precomputed_server.files import Entry, Tree, join, typed
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import COLLECTIONS
 from precomputed_server.settings import Settings
 from precomputed_server.web import pages, tiles
+from precomputed_server.web.respond import json_answer
 from precomputed_server.web.send import Described, send_bytes
 from precomputed_server.web.state import STATE
 from precomputed_server.web.targets import Target

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
-from annotation_store.blocks import Location, join
+from annotation_store.blocks import Location
 from annotation_store.exchange.collect import Collection
 from annotation_store.exchange.formats import NEUROGLANCER, WRITTEN, Format, format_named, format_of
 from annotation_store.exchange.importing import Wishes
@@ -32,16 +32,16 @@ from annotation_store.orders import EdgesNm
 from annotation_store.web.body import body_of
 from annotation_store.web.pieces import sent_in_pieces
 from annotation_store.web.planning import TOO_LONG, Asked, Planned, plan_import
-from annotation_store.web.request import Arrival, check_query, json_answer
+from annotation_store.web.request import Arrival, check_query
 from annotation_store.web.service import STORE, AnnotationService, Place
 from annotation_store.web.versions import instant_of_query
 from precomputed_server.catalog.records import describe
 from precomputed_server.errors import Conflict, InvalidInput, NotFound, PrecomputedError, PreconditionFailed, TooLarge
-from precomputed_server.files import Tree, read_at
+from precomputed_server.files import Tree, join, read_at
 from precomputed_server.format.names import ANNOTATIONS, VIEWER_PATH
 from precomputed_server.format.viewer_state import ViewerLayer, viewer_state
 from precomputed_server.readers.volumes import Volume
-from precomputed_server.web.respond import NO_CACHE, status_of
+from precomputed_server.web.respond import NO_CACHE, json_answer, status_of
 from precomputed_server.web.routes import TREE
 from precomputed_server.web.state import STATE
 from precomputed_server.web.targets import Target, parse_target, tree_url

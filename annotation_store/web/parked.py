@@ -8,10 +8,10 @@ from aiohttp import web
 
 from annotation_store.model import serialize
 from annotation_store.orders import Kind, Part
-from annotation_store.web.request import JSON, Arrival, json_answer, page_of, told
+from annotation_store.web.request import JSON, Arrival, page_of, told
 from annotation_store.web.service import STORE, Place
 from precomputed_server.errors import NotFound
-from precomputed_server.web.respond import NO_CACHE
+from precomputed_server.web.respond import NO_CACHE, json_answer
 from precomputed_server.web.targets import Target
 
 

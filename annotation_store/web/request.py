@@ -10,7 +10,6 @@ import struct
 import time
 from urllib.parse import urlsplit
 
-import orjson
 from aiohttp import web
 from aiohttp.helpers import ETAG_ANY
 
@@ -19,7 +18,7 @@ from annotation_store.model import check_id
 from annotation_store.orders import Order, Outcome, Part
 from annotation_store.web.service import Place
 from precomputed_server.errors import InvalidInput
-from precomputed_server.web.respond import NO_CACHE, quoted
+from precomputed_server.web.respond import quoted
 from precomputed_server.web.targets import Session, Target
 
 JSON = "application/json"
@@ -133,13 +132,3 @@ def told(outcome: Outcome) -> dict[str, str]:
     if outcome.etag is not None:
         headers["ETag"] = quoted(outcome.etag)
     return headers
-
-
-def json_answer(value: object, headers: dict[str, str] | None = None, status: int = 200) -> web.Response:
-    """A value as JSON that is not kept by anybody."""
-    return web.Response(
-        status=status,
-        body=orjson.dumps(value),
-        content_type=JSON,
-        headers={"Cache-Control": NO_CACHE, **(headers or {})},
-    )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import stat
 from dataclasses import dataclass
 from typing import Any
 
-from precomputed_server.files import Tree, read_at
+from precomputed_server.errors import NotFound
+from precomputed_server.files import Tree, join
 from precomputed_server.format.names import EVENTS, LOCK
+from precomputed_server.readers.stored import open_stored
+from precomputed_server.writing import is_locked
 
 _TAIL_BYTES = 16 << 10
 
@@ -33,13 +34,13 @@ class Conversion:
 
 def last_conversion(tree: Tree, dataset: str) -> Conversion | None:
     """The newest conversion into a dataset, None where none has left events; raises OSError but for absence."""
-    event = _last_event(_tail(tree, f"{dataset}/{EVENTS}" if dataset else EVENTS))
+    event = _last_event(_tail(tree, join(dataset, EVENTS)))
     if event is None:
         return None
     state = str(event.get("state", ""))
     return Conversion(
         state,
-        state not in ("done", "skipped", "failed") and _is_locked(tree, f"{dataset}/{LOCK}" if dataset else LOCK),
+        state not in ("done", "skipped", "failed") and _is_locked(tree, join(dataset, LOCK)),
         _count(event.get("done")),
         _count(event.get("total")),
         str(event.get("message", "")),
@@ -48,17 +49,10 @@ def last_conversion(tree: Tree, dataset: str) -> Conversion | None:
 
 def _tail(tree: Tree, path: str) -> bytes:
     try:
-        descriptor = tree.open(path)
-    except (FileNotFoundError, NotADirectoryError):
+        with open_stored(tree, path) as stored:
+            return stored.read(max(0, stored.length - _TAIL_BYTES))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, NotFound):
         return b""
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return b""
-        start = max(0, status.st_size - _TAIL_BYTES)
-        return read_at(descriptor, start, status.st_size - start)
-    finally:
-        os.close(descriptor)
 
 
 def _last_event(text: bytes) -> dict[str, Any] | None:
@@ -78,18 +72,12 @@ def _count(value: object) -> int | None:
 
 
 def _is_locked(tree: Tree, path: str) -> bool:
-    """Whether a process, on any host that shares the locks, holds a conversion's lock."""
+    """Whether a conversion's process holds its lock."""
     try:
         descriptor = tree.open(path)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a mount without locks: what it last said is all there is
-        return False
-    else:
-        return False
+        return is_locked(descriptor)
     finally:
         os.close(descriptor)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from precomputed_server.catalog.entries import VANISHED, Entry, State
+from precomputed_server.catalog.entries import VANISHED, Entry, KnownPlace
 from precomputed_server.catalog.rows import row_of, shown
 from precomputed_server.catalog.schema import opened, opened_for_reading
 
@@ -30,15 +30,6 @@ SORTS = {
     "first_seen": "first_seen",
 }
 """The orders of a search and what they sort by; each ends with the path."""
-
-
-@dataclass(frozen=True)
-class KnownRow:
-    """What a scan has to know of a place that was found before."""
-
-    state: State
-    watched: tuple[str, ...]
-    signature: str
 
 
 @dataclass(frozen=True)
@@ -80,14 +71,14 @@ class Catalog:
         """Give it back."""
         self._connection.close()
 
-    def known(self) -> dict[str, KnownRow]:
+    def known(self) -> dict[str, KnownPlace]:
         """What is there by path, without what has vanished."""
         rows = self._connection.execute(
             "SELECT path, state, watched, signature FROM datasets JOIN details ON dataset = number"
             " WHERE vanished_at IS NULL"
         )
         return {
-            path: KnownRow(state, tuple(json.loads(watched)), signature) for path, state, watched, signature in rows
+            path: KnownPlace(state, tuple(json.loads(watched)), signature) for path, state, watched, signature in rows
         }
 
     def store(self, entries: Iterable[Entry], gone: Iterable[str], now: datetime) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -21,9 +20,6 @@ STACK: State = "stack"
 VANISHED: State = "vanished"
 """It was there, and is not any more."""
 STATES: tuple[State, ...] = (COMPLETE, CONVERTING, INCOMPLETE, UNUSABLE, STACK, VANISHED)
-
-TAG = re.compile(r"[^\s,]{1,64}")
-"""A tag has no blanks and no commas."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,15 @@ class Layer:
     def to_json(self) -> dict[str, Any]:
         """As the interface has it."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class KnownPlace:
+    """What a scan has to know of a place that an earlier one found: `signature` is made of the names in `watched`."""
+
+    state: State
+    watched: tuple[str, ...]
+    signature: str
 
 
 @dataclass(frozen=True)

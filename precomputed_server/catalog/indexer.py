@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from precomputed_server.catalog.database import Catalog, KnownRow
-from precomputed_server.catalog.entries import Entry
+from precomputed_server.catalog.database import Catalog
+from precomputed_server.catalog.entries import Entry, KnownPlace
 from precomputed_server.catalog.scan import Scanner, Unchanged
 from precomputed_server.catalog.survey import Counter, Surveyor
 from precomputed_server.errors import Busy, InvalidInput, PrecomputedError
@@ -145,8 +145,8 @@ class Indexer:
             self._known[entry.path] = _known_as(entry)
 
 
-def _known_as(entry: Entry) -> KnownRow:
-    return KnownRow(entry.state, entry.watched, entry.signature)
+def _known_as(entry: Entry) -> KnownPlace:
+    return KnownPlace(entry.state, entry.watched, entry.signature)
 
 
 def _is_below(path: str, above: str) -> bool:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from precomputed_server.files import Tree
+from precomputed_server.files import Tree, join
+from precomputed_server.format import blockfs, zarr
 from precomputed_server.format.info import ScaleInfo
 from precomputed_server.format.names import CHUNK_TIFF_SUFFIX, MANIFEST, parse_chunk_name
 
@@ -19,8 +20,8 @@ _MOST_ENTRIES = 100_000
 _LOOKED_AT = 64
 _MOST_MANIFEST_BYTES = 256 << 20
 
-_MARKERS = {"precomputed.blockfs": "blockfs", ".zarray": "zarr", "zarr.json": "zarr"}
-_SUFFIXES = {CHUNK_TIFF_SUFFIX: "tiff", ".gz": "gzip", ".br": "brotli", ".zstd": "zstd", ".shard": "sharded"}
+_MARKERS = {blockfs.DIRECTORY_NAME: "blockfs", zarr.ARRAY_METADATA: "zarr", "zarr.json": "zarr"}
+_SUFFIXES = {CHUNK_TIFF_SUFFIX: "tiff", ".gz": "gzip", ".br": "brotli", ".zstd": "zstd"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Stored:
 
 def look_at(tree: Tree, dataset: str, scale: ScaleInfo) -> Stored | None:
     """What lies in the directory of a scale of the volume `dataset`; None where nothing does. Raises OSError."""
-    directory = f"{dataset}/{scale.key}" if dataset else scale.key
+    directory = join(dataset, scale.key)
     try:
         descriptor = tree.open_directory(directory)
     except (FileNotFoundError, NotADirectoryError):
@@ -67,7 +68,7 @@ def _in_manifest(tree: Tree, dataset: str, scale: ScaleInfo) -> int | None:
     """The bytes of a scale that the conversion counted which made it."""
     name = f"{MANIFEST}/{scale.key}.npy"
     try:
-        stored = tree.read(f"{dataset}/{name}" if dataset else name)
+        stored = tree.read(join(dataset, name))
         entries = np.load(io.BytesIO(stored), allow_pickle=False)
         return int(entries["size"].sum())
     except (OSError, ValueError, EOFError, IndexError):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from precomputed_server.files import Tree
+from precomputed_server.files import Tree, join
 from precomputed_server.format.names import RECORD, STATISTICS
 from precomputed_server.format.viewer_state import ViewerChannel
 from precomputed_server.readers.volumes import Volume
@@ -116,7 +116,7 @@ def _range(row: dict[str, Any]) -> Contrast | None:
 
 def _read_json(tree: Tree, dataset: str, name: str) -> dict[str, Any]:
     try:
-        members = json.loads(tree.read(f"{dataset}/{name}" if dataset else name))
+        members = json.loads(tree.read(join(dataset, name)))
     except (OSError, ValueError, RecursionError):
         return {}
     return members if isinstance(members, dict) else {}

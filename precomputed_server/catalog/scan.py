@@ -7,12 +7,11 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from precomputed_server.catalog.entries import COMPLETE, CONVERTING, STACK, UNUSABLE, Entry, State
+from precomputed_server.catalog.entries import COMPLETE, CONVERTING, STACK, UNUSABLE, Entry, KnownPlace
 from precomputed_server.catalog.records import Dataset, describe
 from precomputed_server.catalog.survey import Surveyor
-from precomputed_server.files import Tree, typed
+from precomputed_server.files import Tree, join, typed
 from precomputed_server.format.names import parse_chunk_name
 from precomputed_server.readers.volumes import Volumes
 
@@ -20,23 +19,7 @@ _PLANES = (".tif", ".tiff", ".btf")
 _SETTLED_NS = 2_000_000_000
 """A directory that was written more recently may be written again within the same tick of its clock."""
 
-Known = Mapping[str, "KnownPlace"]
-
-
-class KnownPlace(Protocol):
-    """What an earlier scan found at a path."""
-
-    @property
-    def state(self) -> State:
-        """Its state then."""
-
-    @property
-    def watched(self) -> tuple[str, ...]:
-        """The names that its signature was made of."""
-
-    @property
-    def signature(self) -> str:
-        """As `Surveyor.signature` gave it."""
+Known = Mapping[str, KnownPlace]
 
 
 @dataclass(frozen=True)
@@ -116,7 +99,7 @@ class _Listing:
 
     def children(self, path: str) -> list[str]:
         """The paths of the directories."""
-        return [f"{path}/{name}" if path else name for name in self.directories]
+        return [join(path, name) for name in self.directories]
 
     def stack(self, path: str) -> Entry | None:
         """The folder of planes, if it is one."""
@@ -149,7 +132,7 @@ def _is_directory(tree: Tree, path: str, entry: os.DirEntry[str]) -> bool:
     if not entry.is_symlink():
         return entry.is_dir(follow_symlinks=False)
     try:
-        os.close(tree.open(f"{path}/{entry.name}" if path else entry.name, os.O_PATH | os.O_DIRECTORY))
+        os.close(tree.open(join(path, entry.name), os.O_PATH | os.O_DIRECTORY))
     except OSError:
         return False
     return True

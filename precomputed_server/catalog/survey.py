@@ -14,7 +14,7 @@ from precomputed_server.catalog.entries import COMPLETE, CONVERTING, INCOMPLETE,
 from precomputed_server.catalog.layouts import look_at
 from precomputed_server.catalog.records import Record, read_record
 from precomputed_server.errors import PrecomputedError
-from precomputed_server.files import Tree, typed
+from precomputed_server.files import Tree, join, typed
 from precomputed_server.format.info import ScaleInfo
 from precomputed_server.format.names import ANNOTATIONS, EVENTS, PRIVATE, RECORD, STATISTICS
 from precomputed_server.readers.volumes import Volume, Volumes
@@ -89,7 +89,7 @@ class Surveyor:
         for layer in layers:
             prefix = f"{layer}/" if layer else ""
             names += [f"{prefix}info", f"{prefix}{STATISTICS}"] if layer else []
-            volume, _ = self.volume(f"{path}/{layer}".strip("/"))
+            volume, _ = self.volume(join(path, layer))
             if volume is not None:
                 names += [f"{prefix}{scale.key}" for scale in volume.info.scales]
             names += self._blocks(path, f"{prefix}{ANNOTATIONS}")
@@ -97,7 +97,7 @@ class Surveyor:
 
     def _blocks(self, path: str, annotations: str) -> list[str]:
         try:
-            entries = self.tree.listing(f"{path}/{annotations}".strip("/"))
+            entries = self.tree.listing(join(path, annotations))
         except OSError:
             return [annotations]
         return [annotations, *(f"{annotations}/{entry.name}" for entry in entries if entry.is_directory)]
@@ -107,7 +107,7 @@ class Surveyor:
             return [self._layer(record.title or _name(path), "", volume)]
         found = []
         for listed in record.layers:
-            place = f"{path}/{listed.path}".strip("/")
+            place = join(path, listed.path)
             below, reason = self.volume(place)
             if below is not None:
                 found.append(self._layer(listed.name, listed.path, below))

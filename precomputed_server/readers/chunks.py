@@ -20,14 +20,19 @@ from precomputed_server.readers.voxels import voxels_of
 MAXIMUM_CHUNK_BYTES = 1 << 30
 
 
+def parted(path: str) -> tuple[str, Box | None]:
+    """The directory of the scale and the box that the path of a chunk names; None where it can be no chunk's."""
+    directory, _, leaf = path.rpartition("/")
+    return directory, parse_chunk_name(leaf.removesuffix(CHUNK_TIFF_SUFFIX))
+
+
 def find_chunk(tree: Tree, volumes: Volumes, path: str, *, cached: bool = False) -> Chunk | None:
     """The chunk that `path` names, with or without `.tiff`; None when that is no cell of a scale of a volume.
 
     Raises NotFound for a cell of which nothing is stored, Unreadable for what is there and cannot be a chunk,
     BlockingIOError as `Tree.open` does with `cached`.
     """
-    directory, _, leaf = path.rpartition("/")
-    box = parse_chunk_name(leaf.removesuffix(CHUNK_TIFF_SUFFIX))
+    directory, box = parted(path)
     found = None if box is None else volumes.scale_at(directory, cached=cached)
     if box is None or found is None or not is_cell(found[1], box):
         return None

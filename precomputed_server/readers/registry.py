@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from precomputed_server.files import Tree
+from precomputed_server.files import Tree, join
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.info import ScaleInfo
 from precomputed_server.readers import blockfs, zarr
@@ -36,7 +36,7 @@ def layouts(place: Place, *, cached: bool = False) -> Iterator[ChunkReader]:
 
 def place_of(tree: Tree, volumes: Volumes, volume: Volume, scale: ScaleInfo) -> Place:
     """A scale in its directory; made once for each state of `info`."""
-    directory = f"{volume.path}/{scale.key}" if volume.path else scale.key
+    directory = join(volume.path, scale.key)
 
     def make() -> tuple[Place, int]:
         return Place(Directory(tree, directory), volume.info, scale, volumes.indices), 0

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from precomputed_server.errors import Unreadable
-from precomputed_server.files import Fingerprint, Tree
+from precomputed_server.files import Fingerprint, Tree, join
 from precomputed_server.format.geometry import Box, Vector
 from precomputed_server.format.grid import cells_overlapping, count_overlapping, whole_cell_box
 from precomputed_server.format.zarr import ARRAY_METADATA, GROUP_METADATA, ArrayMetadata
@@ -63,7 +63,7 @@ def describes(tree: Tree, volumes: Volumes, path: str, *, cached: bool = False) 
     directory = path.rpartition("/")[0]
     for name in (GROUP_METADATA, ARRAY_METADATA):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            open_stored(tree, f"{directory}/{name}" if directory else name, cached=cached).close()
+            open_stored(tree, join(directory, name), cached=cached).close()
             return True
     return volumes.at(directory, cached=cached) is not None
 

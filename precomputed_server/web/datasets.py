@@ -13,7 +13,7 @@ from precomputed_server.catalog.database import SORTS, Query
 from precomputed_server.catalog.entries import STATES
 from precomputed_server.errors import InvalidInput, NotFound
 from precomputed_server.format.names import STATISTICS
-from precomputed_server.web.respond import NO_CACHE
+from precomputed_server.web.respond import json_answer
 from precomputed_server.web.state import STATE, State
 from precomputed_server.web.targets import Target
 
@@ -27,7 +27,7 @@ async def get_datasets(request: web.Request, target: Target) -> web.StreamRespon
     query = _query(request)
     state = request.app[STATE]
     page = await state.page(state.catalog.search, query)
-    return _json(
+    return json_answer(
         {
             "total": page.total,
             "datasets": page.datasets,
@@ -42,8 +42,8 @@ async def get_dataset(request: web.Request, target: Target) -> web.StreamRespons
     state = request.app[STATE]
     found, rest = await state.page(_found, state, target.path)
     if rest == "histogram":
-        return _json({"channels": await state.page(_histogram, state, found)})
-    return _json(found)
+        return json_answer({"channels": await state.page(_histogram, state, found)})
+    return json_answer(found)
 
 
 def _found(state: State, path: str) -> tuple[dict[str, Any], str]:
@@ -128,7 +128,3 @@ def _position(cursor: str | None, sort: str) -> tuple[Any, str] | None:
     if made_for != sort or not isinstance(key, (str, int)) or not isinstance(path, str):
         raise InvalidInput("cursor is the `next` of an answer to the same search; begin without it.")
     return key, path
-
-
-def _json(body: Any) -> web.Response:  # noqa: ANN401
-    return web.Response(body=orjson.dumps(body), content_type="application/json", headers={"Cache-Control": NO_CACHE})

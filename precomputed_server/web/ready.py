@@ -9,8 +9,8 @@ from aiohttp.helpers import rfc822_formatted_time
 
 from precomputed_server.errors import PrecomputedError
 from precomputed_server.format.grid import is_cell
-from precomputed_server.format.names import CHUNK_TIFF_SUFFIX, parse_chunk_name
 from precomputed_server.readers.base import Place
+from precomputed_server.readers.chunks import parted
 from precomputed_server.readers.registry import find_cell, place_of
 from precomputed_server.readers.stored import IDENTITY, Stored, find_stored
 from precomputed_server.web.respond import COMMON_HEADERS, requested_range
@@ -47,8 +47,7 @@ def ready(state: State, raw_path: bytes, headers: Mapping[str, str]) -> Parts | 
 def _chunk(state: State, path: str, headers: Mapping[str, str]) -> Parts | None:
     if not state.inline:
         return None
-    directory, _, leaf = path.rpartition("/")
-    box = parse_chunk_name(leaf.removesuffix(CHUNK_TIFF_SUFFIX))
+    directory, box = parted(path)
     place = None if box is None else _place(state, directory)
     if box is None or place is None or not is_cell(place.scale, box):
         return None

@@ -164,3 +164,13 @@ def accepts(headers: Mapping[str, str], encoding: str) -> bool:
         match = _QUALITY.search(parameter)
         qualities[name.strip().removeprefix("x-")] = float(match[1]) if match else 1.0
     return qualities.get(encoding, qualities.get("*", 0.0)) > 0
+
+
+def json_answer(value: object, headers: dict[str, str] | None = None, status: int = 200) -> web.Response:
+    """A value as JSON that is not kept by anybody."""
+    return web.Response(
+        status=status,
+        body=orjson.dumps(value),
+        content_type="application/json",
+        headers={"Cache-Control": NO_CACHE, **(headers or {})},
+    )
