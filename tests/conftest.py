@@ -139,6 +139,28 @@ def free_port() -> int:
         return port
 
 
+Mount = Callable[[str], Path]
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    """`mount("size=1m")`: a file system of its own; unmounted whatever happens."""
+    root = tmp_path / "mounted"
+    root.mkdir()
+
+    def mounted(options: str) -> Path:
+        if os.getuid() != 0:
+            missing("only root can mount a file system")
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(root)], capture_output=True)
+        if done.returncode != 0:
+            missing(f"a tmpfs cannot be mounted here: {done.stderr.decode().strip()}")
+        return root
+
+    yield mounted
+    if os.path.ismount(root):
+        subprocess.run(["umount", "--lazy", str(root)], check=True)
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """The directory of real data beside the repository; skips where it is absent, on a build machine too."""

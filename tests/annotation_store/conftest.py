@@ -18,6 +18,7 @@ from precomputed_server.format.geometry import Vector
 from precomputed_server.web.app import create_app
 from tests.annotation_store.history_writer import Writer
 from tests.annotation_store.support import Editor, Place
+from tests.conftest import Mount
 from tests.data import volume, write_dataset
 
 ROOMY = (1 << 20, 1 << 20, 1 << 20)
@@ -81,3 +82,20 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests in which nothing depends on what is on disk when: thousands of edits would wait for it."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(os, "fdatasync", lambda descriptor: None)
+
+
+MountDataset = Callable[[str], Place]
+
+
+@pytest.fixture
+def mount_dataset(mount: Mount) -> MountDataset:
+    """`mount_dataset("size=1m")`: a dataset on a file system of its own."""
+
+    def mounted(options: str) -> Place:
+        root = mount(options)
+        place = Place(root)
+        write_dataset(root / "brain", volume((1, 6, 8, 10), "uint8"), chunk_size=(16, 16, 16))
+        place.block.mkdir(parents=True)
+        return place
+
+    return mounted

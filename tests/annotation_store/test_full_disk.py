@@ -5,42 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from annotation_store.edits import PutOne
+from tests.annotation_store.conftest import MountDataset
 from tests.annotation_store.support import BLOCK, Editor, Place, check_log, some
 from tests.annotation_store.test_concurrency import URL, Annotator
-from tests.conftest import StartServer, missing
-from tests.data import point, volume, write_dataset
+from tests.conftest import StartServer
+from tests.data import point
 
 pytestmark = pytest.mark.component
-
-Mount = Callable[[str], Place]
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    """`mount("size=1m")`: a dataset on a file system of its own; unmounted whatever happens."""
-    root = tmp_path / "mounted"
-    root.mkdir()
-
-    def mounted(options: str) -> Place:
-        if os.getuid() != 0:
-            missing("only root can mount a file system")
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(root)], capture_output=True)
-        if done.returncode != 0:
-            missing(f"a tmpfs cannot be mounted here: {done.stderr.decode().strip()}")
-        place = Place(root)
-        write_dataset(root / "brain", volume((1, 6, 8, 10), "uint8"), chunk_size=(16, 16, 16))
-        place.block.mkdir(parents=True)
-        return place
-
-    yield mounted
-    if os.path.ismount(root):
-        subprocess.run(["umount", "--lazy", str(root)], check=True)
 
 
 def fill(path: Path) -> None:
@@ -52,8 +28,8 @@ def fill(path: Path) -> None:
     os.close(descriptor)
 
 
-def test_a_full_disk_refuses_edits_and_serves_reads(start_server: StartServer, mount: Mount) -> None:
-    place = mount("size=1m")
+def test_a_full_disk_refuses_edits_and_serves_reads(start_server: StartServer, mount_dataset: MountDataset) -> None:
+    place = mount_dataset("size=1m")
     with Annotator(start_server(place.root, workers=2).port) as client:
         edit_on_a_full_disk(place, client)
 
@@ -88,8 +64,8 @@ def edit_on_a_full_disk(place: Place, client: Annotator) -> None:
     assert body != client.ask("GET", URL)[2]
 
 
-def test_no_inodes_left(mount: Mount) -> None:
-    place = mount("size=4m,nr_inodes=60")
+def test_no_inodes_left(mount_dataset: MountDataset) -> None:
+    place = mount_dataset("size=4m,nr_inodes=60")
     editor = Editor(place)
     editor.replace(some(3))
     before = place.file().read_bytes()
@@ -106,8 +82,8 @@ def test_no_inodes_left(mount: Mount) -> None:
     check_log(place)
 
 
-def test_a_file_system_that_becomes_read_only(start_server: StartServer, mount: Mount) -> None:
-    place = mount("size=1m")
+def test_a_file_system_that_becomes_read_only(start_server: StartServer, mount_dataset: MountDataset) -> None:
+    place = mount_dataset("size=1m")
     with Annotator(start_server(place.root, workers=2).port) as client:
         edit_while_read_only(place, client)
 

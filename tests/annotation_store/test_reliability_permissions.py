@@ -13,13 +13,11 @@ from pathlib import Path
 import pytest
 
 from annotation_store.model import Item
+from tests.annotation_store.conftest import MountDataset
 from tests.annotation_store.support import BLOCK, Place, by_id, check_log, some
 from tests.annotation_store.test_concurrency import URL, Annotator
-from tests.annotation_store.test_full_disk import Mount, mount
 from tests.conftest import RunningServer, StartServer, free_port, missing, wait_until_healthy
 from tests.data import point
-
-__all__ = ["mount"]
 
 pytestmark = pytest.mark.component
 
@@ -96,8 +94,8 @@ def remount(place: Place, mode: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{mode}", str(place.root)], check=True)
 
 
-def test_a_mount_that_becomes_read_only(start_server: StartServer, mount: Mount) -> None:
-    place = mount("size=2m")
+def test_a_mount_that_becomes_read_only(start_server: StartServer, mount_dataset: MountDataset) -> None:
+    place = mount_dataset("size=2m")
     server = start_server(place.root, workers=2)
     with Annotator(server.port) as client:
         begin(client)
@@ -108,8 +106,8 @@ def test_a_mount_that_becomes_read_only(start_server: StartServer, mount: Mount)
         assert_works_again(client, place, kept)
 
 
-def test_a_mount_that_is_read_only_at_first(start_server: StartServer, mount: Mount) -> None:
-    place = mount("size=2m")
+def test_a_mount_that_is_read_only_at_first(start_server: StartServer, mount_dataset: MountDataset) -> None:
+    place = mount_dataset("size=2m")
     with Annotator(start_server(place.root, workers=1).port) as client:
         begin(client)
     remount(place, "ro")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
-from tests.conftest import missing
+from tests.conftest import Mount
 from tests.converter.command import sentences, start
 from tests.converter.dask_workers import wait_until
 from tests.converter.stacks import Array, files_of, read_level, read_record, volume, write_planes
@@ -19,26 +18,6 @@ from tests.converter.stacks import Array, files_of, read_level, read_record, vol
 pytestmark = pytest.mark.component
 
 FLAGS = ("--voxel-size", "1,1,1", "--levels", "2", "--chunk-size", "64,64,16", "--jobs", "2")
-Mount = Callable[[str], Path]
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    """`mount("size=1m")`: a file system of its own; unmounted whatever happens."""
-    root = tmp_path / "mounted"
-    root.mkdir()
-
-    def mounted(options: str) -> Path:
-        if os.getuid() != 0:
-            missing("only root can mount a file system")
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(root)], capture_output=True)
-        if done.returncode != 0:
-            missing(f"a tmpfs cannot be mounted here: {done.stderr.decode().strip()}")
-        return root
-
-    yield mounted
-    if os.path.ismount(root):
-        subprocess.run(["umount", "--lazy", str(root)], check=True)
 
 
 @pytest.fixture
