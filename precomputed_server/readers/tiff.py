@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from precomputed_server.errors import Unreadable
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.info import VolumeInfo
-from precomputed_server.format.tiff import HEADER_BYTES, PASSED_THROUGH, parse_stream
+from precomputed_server.format.names import CHUNK_TIFF_SUFFIX, chunk_name
+from precomputed_server.format.tiff import HEADER_BYTES, PASSED_THROUGH, ChunkStream, parse_stream
 from precomputed_server.format.tiff_pages import HORIZONTAL_DIFFERENCES, NONE, Page, parse_pages
+from precomputed_server.readers.base import Place
 from precomputed_server.readers.compression import inflate
 from precomputed_server.readers.stored import CODED, Stored
 
@@ -37,6 +39,9 @@ _BOUNDED = {NONE, 5, 32773, 34925, *PASSED_THROUGH}
 Those that hold images of their own (JPEG and the like) believe what these declare.
 """
 
+_HEADER_COST = 400
+"""Bytes that a parsed header and its key take."""
+
 Shape = tuple[int, int, int]
 
 
@@ -46,19 +51,25 @@ def chunk_shape(info: VolumeInfo, box: Box) -> Shape:
     return info.num_channels * z, y, x
 
 
-def find_stream(stored: Stored, info: VolumeInfo, box: Box, *, cached: bool = False) -> Stored:
+def find_stream(stored: Stored, place: Place, box: Box, *, cached: bool = False) -> Stored:
     """The one stream of a chunk's TIFF when that can be sent as it lies, else the whole file as CODED.
 
     Takes `stored`, the whole file, over; raises as `Stored.read` does.
     """
-    try:
+
+    def read() -> tuple[ChunkStream | None, int]:
         header = stored.read(0, min(HEADER_BYTES, stored.length), cached=cached)
+        return parse_stream(bytes(header), stored.length), _HEADER_COST
+
+    try:
+        name = f"{place.source.name}/{chunk_name(box)}{CHUNK_TIFF_SUFFIX}"
+        stream = place.indices.of((name, 0), stored.fingerprint, read)
     except BaseException:
         stored.close()
         raise
+    info = place.info
     shape = chunk_shape(info, box)
     decoded_bytes = info.array_bytes(box)
-    stream = parse_stream(bytes(header), stored.length)
     if stream is None or stream.shape != shape or stream.dtype != info.dtype:
         return Stored(stored.descriptor, stored.fingerprint, 0, stored.length, CODED, decoded_bytes)
     return Stored(
