@@ -34,7 +34,7 @@ def main() -> None:
     """Print the memory after a tenth of the requests, and after all; exit 1 when it has grown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1_000_000)
-    parser.add_argument("--per-axis", type=int, default=16, help="chunks along an axis of each form (default: 16)")
+    parser.add_argument("--per-axis", type=int, default=33, help="chunks along an axis, in each of three forms (33)")
     parser.add_argument("--memory", type=int, default=64 << 20, help="--chunk-memory of the server, in bytes")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="serve-memory-") as name:
