@@ -214,7 +214,7 @@ class Hints:
 
 def keep(
     open_indexer: Callable[[], Indexer],
-    watch: Callable[[], AbstractContextManager[bool]],
+    watch: Callable[[], AbstractContextManager[None]],
     hints: Hints,
     period_s: float,
 ) -> None:

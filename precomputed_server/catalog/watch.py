@@ -15,11 +15,14 @@ from pathlib import Path
 
 from watchdog import events
 from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
 
 from precomputed_server.catalog.indexer import Hints
 from precomputed_server.format.names import ANNOTATIONS, PRIVATE, parse_chunk_name
+from precomputed_server.mounts import is_local, read_mounts
 
 _log = logging.getLogger(__name__)
+_watchdog_log = logging.getLogger("watchdog.observers.inotify_c")
 
 # Of a directory that is found twice as it is made watchdog says so with all that it watches: megabytes of text.
 warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
@@ -60,20 +63,51 @@ class _Handler(events.FileSystemEventHandler):
         return None if any(part.startswith(".") for part in parts[:inside]) else "/".join(parts[:inside])
 
 
+class _Overflows(logging.Handler):
+    """Hears what watchdog logs when the kernel dropped events: it tells nobody else."""
+
+    def __init__(self, hints: Hints) -> None:
+        super().__init__(logging.WARNING)
+        self._hints = hints
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Let everything be looked at."""
+        self._hints.lost()
+
+
 @contextmanager
-def watching(root: Path, hints: Hints) -> Iterator[bool]:
-    """Give hints of what happens beneath `root`; yields False, which is logged, where that cannot be had."""
+def watching(root: Path, hints: Hints) -> Iterator[None]:
+    """Give hints of what happens beneath `root`, as far as that can be had; what keeps it from that is logged.
+
+    It is not tried on network disks: what other hosts write is not told, and to watch every directory takes long.
+    """
+    if not is_local(read_mounts(root)):
+        yield
+        return
     observer = Observer()
+    overflows = _Overflows(hints)
+    _watchdog_log.addHandler(overflows)
     try:
         place = os.path.realpath(root)
         observer.schedule(_Handler(place, hints), place, recursive=True, event_filter=_EVENTS)
         observer.start()
+        _one_more(observer)
     except OSError as error:
-        _log.warning("changes of %s are found by scanning only (%s)", root, error.strerror)
-        yield False
-        return
+        _log.warning(
+            "changes beneath %s are found by scanning alone, at least in part (%s); more are found at once when"
+            " fs.inotify.max_user_watches is raised",
+            root,
+            error.strerror,
+        )
     try:
-        yield True
+        yield
     finally:
-        observer.stop()
-        observer.join()
+        _watchdog_log.removeHandler(overflows)
+        if observer.is_alive():
+            observer.stop()
+            observer.join()
+
+
+def _one_more(observer: BaseObserver) -> None:
+    """Watch one directory more than wanted; raises OSError at the limit, where watchdog leaves out others silently."""
+    observer.schedule(events.FileSystemEventHandler(), os.sep, event_filter=[events.DirDeletedEvent])

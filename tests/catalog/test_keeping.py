@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -17,7 +19,7 @@ from precomputed_server.catalog.database import Catalog, Query
 from precomputed_server.catalog.indexer import catalog_path, only_indexer
 from precomputed_server.errors import Busy
 from tests.catalog.trees import make_dataset, write_record
-from tests.conftest import StartServer
+from tests.conftest import StartServer, missing
 
 pytestmark = [pytest.mark.component, pytest.mark.timeout(120)]
 
@@ -116,3 +118,49 @@ def _holder(lock: Path, session: int) -> int:
         except OSError:
             continue
     raise AssertionError(f"nobody holds {lock}")
+
+
+def test_what_the_kernel_dropped_is_looked_for_everywhere(start_server: StartServer, root: Path) -> None:
+    """While the process that listens stands still, more happens than the queue of its events holds."""
+    server = start_server(root, "--index-period", "3600")
+    path = catalog_path(server.log.with_name("state"), root)
+    within(10, lambda: "first" in listed(path))
+    holder = _holder(path.with_name("catalog.lock"), server.pid)
+    within(10, lambda: _is_watching(holder))
+    time.sleep(1)  # until all of the tree is watched
+    os.kill(holder, signal.SIGSTOP)
+    try:
+        _fill_queue(root)
+        make_dataset(root / "second", title="Second")
+    finally:
+        os.kill(holder, signal.SIGCONT)
+    within(20, lambda: "second" in listed(path))
+
+
+def _fill_queue(directory: Path) -> None:
+    """Make two events of each file: that it was made and that it was written."""
+    for number in range(int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) // 2 + 1):
+        (directory / f"note-{number}").touch()
+
+
+def _is_watching(process: int) -> bool:
+    return any("inotify wd" in file.read_text() for file in Path(f"/proc/{process}/fdinfo").iterdir())
+
+
+def test_at_the_limit_of_watches_the_periodic_scan_does_it_and_the_limit_is_named(root: Path, tmp_path: Path) -> None:
+    state, log = tmp_path / "state", tmp_path / "log"
+    program = str(Path(sys.executable).with_name("precomputed"))
+    command = [program, "index", str(root), "--watch", "--state", str(state), "--period", "1"]
+    limited = ["unshare", "--user", "--map-root-user", "sh", "-c"]
+    limited += ['echo 2 > /proc/sys/user/max_inotify_watches && exec "$@"', "sh"]
+    if subprocess.run([*limited, "true"], capture_output=True).returncode != 0:
+        missing("no user namespace with a limit of its own can be made here")
+    with log.open("wb") as output:
+        process = subprocess.Popen([*limited, *command], stdout=output, stderr=subprocess.STDOUT)
+    try:
+        within(10, lambda: "fs.inotify.max_user_watches" in log.read_text())
+        make_dataset(root / "mouse" / "second", title="Second")
+        within(10, lambda: "mouse/second" in listed(catalog_path(state, root)))
+    finally:
+        process.terminate()
+        process.wait(10)
