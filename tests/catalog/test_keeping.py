@@ -121,7 +121,9 @@ def _holder(lock: Path, session: int) -> int:
 
 
 def test_what_the_kernel_dropped_is_looked_for_everywhere(start_server: StartServer, root: Path) -> None:
-    """While the process that listens stands still, more happens than the queue of its events holds."""
+    """While the process that listens stands still, more happens elsewhere than the queue of its events holds."""
+    (root / "notes").mkdir()
+    (root / "mouse").mkdir()
     server = start_server(root, "--index-period", "3600")
     path = catalog_path(server.log.with_name("state"), root)
     within(10, lambda: "first" in listed(path))
@@ -130,11 +132,11 @@ def test_what_the_kernel_dropped_is_looked_for_everywhere(start_server: StartSer
     time.sleep(1)  # until all of the tree is watched
     os.kill(holder, signal.SIGSTOP)
     try:
-        _fill_queue(root)
-        make_dataset(root / "second", title="Second")
+        _fill_queue(root / "notes")
+        make_dataset(root / "mouse" / "second", title="Second")
     finally:
         os.kill(holder, signal.SIGCONT)
-    within(20, lambda: "second" in listed(path))
+    within(20, lambda: "mouse/second" in listed(path))
 
 
 def _fill_queue(directory: Path) -> None:
