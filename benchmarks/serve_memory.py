@@ -15,6 +15,8 @@ LEAST_GROWTH = 4 << 20
 """Bytes that are no growth: what an allocator takes at once."""
 
 WORKERS = 2
+ASKED_OFTEN = 4
+"""Requests for a chunk, on the average, after which nearly each has been asked of every worker."""
 
 
 def resident(port: int) -> dict[int, int]:
@@ -31,12 +33,15 @@ def resident(port: int) -> dict[int, int]:
 
 
 def main() -> None:
-    """Print the memory after a tenth of the requests, and after all; exit 1 when it has grown."""
+    """Print the memory once what is kept of each chunk is known, and after all requests; exit 1 when it has grown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--per-axis", type=int, default=33, help="chunks along an axis, in each of three forms (33)")
     parser.add_argument("--memory", type=int, default=64 << 20, help="--chunk-memory of the server, in bytes")
     arguments = parser.parse_args()
+    warm = ASKED_OFTEN * 3 * arguments.per_axis**3
+    if arguments.requests <= warm:
+        parser.error(f"--requests has to be more than {warm}, after which nothing grows any more")
     with tempfile.TemporaryDirectory(prefix="serve-memory-") as name:
         work = Path(name)
         data = work / "data"
@@ -53,17 +58,17 @@ def main() -> None:
         url = f"http://127.0.0.1:{port}"
         command = [*our_command(data, port, WORKERS), "--chunk-memory", str(arguments.memory)]
         with serving(command, f"{url}/healthz", work / "log", {"PRECOMPUTED_STATE": str(work / "state")}):
-            grown = measure(script, url, port, arguments.requests)
+            grown = measure(script, url, port, arguments.requests, warm)
     sys.exit(1 if grown else 0)
 
 
-def measure(script: Path, url: str, port: int, requests: int) -> bool:
-    """Ask, and print a line for each process; whether one has grown."""
+def measure(script: Path, url: str, port: int, requests: int, warm: int) -> bool:
+    """Ask, and print a line for each process; whether one has grown since `warm` requests."""
     asked = 0
     early: dict[int, int] = {}
     while asked < requests:
         asked += drive(script, url, {"Accept-Encoding": "gzip, deflate"}, 5, "-t1").requests
-        if not early and asked >= requests / 10:
+        if not early and asked >= warm:
             early = resident(port)
     late = resident(port)
     grown = False
