@@ -118,6 +118,13 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("decodes_waiting", 256, "Chunks that one worker may have waiting to be decoded, else 503.", maximum=65_536),
     Setting("decode_threads", 2, "Threads of each worker that inflate chunks.", maximum=256),
+    Setting("max_cutout", 1024 * MEBIBYTE, "Largest cut-out, in bytes."),
+    Setting(
+        "cutout_memory",
+        256 * MEBIBYTE,
+        "Bytes of cut-outs that each worker holds while it sends them; all workers at most a quarter of the memory.",
+        minimum=MEBIBYTE,
+    ),
     Setting("file_threads", 16, "Threads of each worker that read files which are not in the page cache.", maximum=256),
     Setting("write_threads", 8, "Threads of each worker that commit annotation edits.", maximum=256),
     Setting("lock_timeout", 30, "Seconds to wait for another process that holds an annotation block's lock."),
@@ -158,6 +165,8 @@ class Settings:
     chunk_memory: int
     decodes_waiting: int
     decode_threads: int
+    max_cutout: int
+    cutout_memory: int
     file_threads: int
     write_threads: int
     lock_timeout: int

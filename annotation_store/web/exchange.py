@@ -7,7 +7,6 @@ import contextlib
 import functools
 import itertools
 import os
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from annotation_store.orders import EdgesNm
 from annotation_store.web.body import body_of
 from annotation_store.web.pieces import sent_in_pieces
 from annotation_store.web.planning import TOO_LONG, Asked, Planned, plan_import
-from annotation_store.web.request import Arrival, check_query
+from annotation_store.web.request import Arrival
 from annotation_store.web.service import STORE, AnnotationService, Place
 from annotation_store.web.versions import instant_of_query
 from precomputed_server.catalog.records import describe
@@ -41,7 +40,7 @@ from precomputed_server.files import Tree, join, read_at
 from precomputed_server.format.names import ANNOTATIONS, VIEWER_PATH
 from precomputed_server.format.viewer_state import ViewerLayer, viewer_state
 from precomputed_server.readers.volumes import Volume
-from precomputed_server.web.respond import NO_CACHE, json_answer, status_of
+from precomputed_server.web.respond import NO_CACHE, attachment, check_query, json_answer, status_of
 from precomputed_server.web.routes import TREE
 from precomputed_server.web.state import STATE
 from precomputed_server.web.targets import Target, parse_target, tree_url
@@ -68,7 +67,7 @@ async def get_export(request: web.Request, target: Target) -> web.StreamResponse
     export = collection.export(found, _name_of(volume), _edges(volume), unit)
     headers = {
         "Content-Type": format.media_type,
-        "Content-Disposition": _attachment(_name_of(volume) + format.suffix),
+        "Content-Disposition": attachment(_name_of(volume) + format.suffix),
         "Cache-Control": NO_CACHE,
         **_left_out(collection),
         **await _not_held(service, format, collection.annotations(found)),
@@ -93,12 +92,6 @@ async def _not_held(service: AnnotationService, format: Format, annotations: Ite
         count += len(part)
         left += sum(not format.holds(placed.item) for placed in part)
     return {"Annotations-Left-Out": f"{left} of {count}"} if left else {}
-
-
-def _attachment(name: str) -> str:
-    """The header that gives a download its name, in both ways of RFC 6266: old programs know only the first."""
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
 
 
 async def get_state(request: web.Request, target: Target) -> web.StreamResponse:

@@ -19,12 +19,12 @@ from annotation_store.progress.listing import After, Wanted, Which
 from annotation_store.progress.survey import Leaf, counted_of, rows_in, sentence_of, survey_of
 from annotation_store.progress.tally import Counted, Tally, progress_of, rows_of_blocks
 from annotation_store.web.large import with_store
-from annotation_store.web.request import JSON, check_query
+from annotation_store.web.request import JSON
 from annotation_store.web.service import AnnotationService
 from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError
 from precomputed_server.recent import Recent
 from precomputed_server.settings import Settings
-from precomputed_server.web.respond import NO_CACHE, json_answer
+from precomputed_server.web.respond import NO_CACHE, check_query, json_answer
 from precomputed_server.web.send import Described, send_bytes
 from precomputed_server.web.targets import Target
 

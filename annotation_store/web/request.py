@@ -59,14 +59,6 @@ def id_of(request: web.Request, what_for: str) -> str:
     return id
 
 
-def check_query(request: web.Request, *known: str) -> None:
-    """Raise InvalidInput when the query has a member of another name: a misspelt one would go by unheard."""
-    for name in request.query:
-        if name not in known:
-            takes = f"it takes {', '.join(known)}." if known else "it takes none."
-            raise InvalidInput(f"{name[:40]!r} is no parameter of this request; {takes}")
-
-
 def if_match_of(request: web.Request) -> tuple[str, ...] | None:
     """The strong entity tags of If-Match, None without it."""
     tags = request.if_match

@@ -13,7 +13,7 @@ from precomputed_server.format.geometry import Box
 from precomputed_server.format.grid import cell_box, cells_overlapping, is_cell
 from precomputed_server.format.names import CHUNK_TIFF_SUFFIX, parse_chunk_name
 from precomputed_server.readers.base import Chunk, Place
-from precomputed_server.readers.registry import find_cell, layouts, place_of
+from precomputed_server.readers.registry import fill_value, find_cell, place_of
 from precomputed_server.readers.volumes import Volumes
 from precomputed_server.readers.voxels import voxels_of
 
@@ -55,9 +55,8 @@ def read_box(place: Place, box: Box, limit: int = MAXIMUM_CHUNK_BYTES) -> NDArra
 
     A chunk takes at most `limit` bytes. Raises Unreadable, and OSError as `Source.open` does.
     """
-    *_, last = layouts(place)
     x, y, z = box.size
-    voxels = np.full((place.info.num_channels, z, y, x), last.fill_value, place.info.dtype)
+    voxels = np.full((place.info.num_channels, z, y, x), fill_value(place), place.info.dtype)
     for cell in cells_overlapping(place.scale, box):
         whole = cell_box(place.scale, cell)
         chunk = find_cell(place, whole)

@@ -34,6 +34,12 @@ def layouts(place: Place, *, cached: bool = False) -> Iterator[ChunkReader]:
             yield reader
 
 
+def fill_value(place: Place) -> float:
+    """What the voxels are of which nothing is stored; raises as `layouts` does."""
+    *_, last = layouts(place)
+    return last.fill_value
+
+
 def place_of(tree: Tree, volumes: Volumes, volume: Volume, scale: ScaleInfo) -> Place:
     """A scale in its directory; made once for each state of `info`."""
     directory = join(volume.path, scale.key)

@@ -28,7 +28,8 @@ from annotation_store.web.collections import COLLECTION_SERVICE, CollectionServi
 from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
-from precomputed_server.web import datasets, pages, tiles, viewer
+from precomputed_server.web import cutout, datasets, pages, tiles, viewer
+from precomputed_server.web.boxes import Boxes
 from precomputed_server.web.express import Runner
 from precomputed_server.web.respond import COMMON_HEADERS, problem, problem_of
 from precomputed_server.web.routes import (
@@ -37,6 +38,7 @@ from precomputed_server.web.routes import (
     CHUNK,
     COLLECTION,
     COLLECTIONS,
+    CUTOUT,
     DATASET,
     DATASETS,
     EDITS,
@@ -106,6 +108,7 @@ READERS: Mapping[Route, TargetHandler] = {
     REVIEW: progress.get_review,
     REVIEW_PAGE: review_page.get_review_page,
     CHUNK: tiles.get_chunk,
+    CUTOUT: cutout.get_cutout,
     TREE: tiles.get_file,
 }
 WRITERS: Mapping[tuple[Route, str], TargetHandler] = {
@@ -215,6 +218,7 @@ def create_app(settings: Settings, *, writer_apart: bool = False) -> web.Applica
     app = web.Application(middlewares=[_errors_as_problems], client_max_size=settings.max_body)
     state = State(settings, viewer.open_client())
     app[STATE] = state
+    app[cutout.BOXES] = Boxes(settings)
     app[STORE] = AnnotationService(settings, state.tree, state.volumes, remote=writer_apart)
     app[COLLECTION_SERVICE] = CollectionService(settings, app[STORE])
     app[progress.PROGRESS] = progress.ProgressService(settings, app[STORE])

@@ -88,13 +88,18 @@ class Decoder:
         Raises Unreadable, and Busy when too many chunks wait to be decoded.
         """
         key = _Key.of(path, chunk)
-        kept = self._kept.get(key)
-        if kept is not None:
-            return kept
-        body = (await self._flown(key, chunk))[0]
-        if len(body) + _ENTRY_BYTES <= self.bound:
-            self._kept.put(key, body, len(body) + _ENTRY_BYTES)
+        body = self._kept.get(key)
+        if body is None:
+            body = (await self._flown(key, chunk))[0]
+            if len(body) + _ENTRY_BYTES <= self.bound:
+                self._kept.put(key, body, len(body) + _ENTRY_BYTES)
         return body
+
+    async def passing(self, path: str, chunk: Chunk) -> bytes:
+        """As `decoded`, but not kept: who reads many chunks once drives out none of those that are looked at."""
+        key = _Key.of(path, chunk)
+        kept = self._kept.get(key)
+        return (await self._flown(key, chunk))[0] if kept is None else kept
 
     async def checked(self, path: str, chunk: Chunk) -> Checked:
         """Decode a chunk that is sent as it lies, once in each state, to see that it is sound; raises as `decoded`."""

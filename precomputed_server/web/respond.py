@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from urllib.parse import quote
 
 import orjson
 from aiohttp import web
 from aiohttp.helpers import ETAG_ANY
 
 from precomputed_server import errors
-from precomputed_server.errors import PrecomputedError, PreconditionFailed, RangeNotSatisfiable
+from precomputed_server.errors import InvalidInput, PrecomputedError, PreconditionFailed, RangeNotSatisfiable
 
 STATUS: Mapping[type[PrecomputedError], int] = {
     errors.InvalidInput: 400,
@@ -174,3 +175,17 @@ def json_answer(value: object, headers: dict[str, str] | None = None, status: in
         content_type="application/json",
         headers={"Cache-Control": NO_CACHE, **(headers or {})},
     )
+
+
+def check_query(request: web.BaseRequest, *known: str) -> None:
+    """Raise InvalidInput when the query has a member of another name: a misspelt one would go by unheard."""
+    for name in request.query:
+        if name not in known:
+            takes = f"it takes {', '.join(known)}." if known else "it takes none."
+            raise InvalidInput(f"{name[:40]!r} is no parameter of this request; {takes}")
+
+
+def attachment(name: str) -> str:
+    """The header that gives a download its name, in both ways of RFC 6266: old programs know only the first."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"

@@ -97,6 +97,12 @@ CHUNK = Route(
     READ,
     "One chunk: the C-order bytes of the (channel, z, y, x) array, whatever file it lies in.",
 )
+CUTOUT = Route(
+    "cutout",
+    "/{dataset}/{x}_{y}_{z}/cutout",
+    READ,
+    "The voxels of any box of a scale as raw bytes, NumPy array, TIFF stack or PNG.",
+)
 TREE = Route("tree", "/{any path}", READ, "A file, or with a trailing `/` the listing of a directory.")
 
 ROUTES = (
@@ -129,5 +135,6 @@ ROUTES = (
     REVIEW,
     REVIEW_PAGE,
     CHUNK,
+    CUTOUT,
     TREE,
 )

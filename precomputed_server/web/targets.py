@@ -22,6 +22,7 @@ from precomputed_server.web.routes import (
     CHUNK,
     COLLECTION,
     COLLECTIONS,
+    CUTOUT,
     DATASET,
     DATASETS,
     EDITS,
@@ -75,6 +76,7 @@ _REMEMBERED = 256
 _SESSION = re.compile(rf"~({SESSION})(\.voxel)?")
 _LITERAL = "~"
 _OPEN = "open"
+_CUTOUT = "cutout"
 _SLASH = re.compile("%2f", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CHUNK_PATH = re.compile(r"-?[0-9]+--?[0-9]+_-?[0-9]+--?[0-9]+_-?[0-9]+--?[0-9]+(\.tiff)?")
@@ -184,6 +186,8 @@ def _tree_route(segments: list[str], directory: bool) -> tuple[Route, dict[str, 
         return found
     if segments and _CHUNK_PATH.fullmatch(segments[-1]):
         return CHUNK, {}
+    if len(segments) > 1 and segments[-1] == _CUTOUT:
+        return CUTOUT, {}
     return TREE, {}
 
 
