@@ -136,6 +136,9 @@ async def send_chunk(request: web.Request, path: str, chunk: Chunk, described: D
     etag = described.etag_of(encoding)
     if check_preconditions(request, etag):
         return web.Response(status=304, headers=_of_unchanged(described.headers(encoding)))
+    length = _length_without_decoding(stored, encoding)
+    if request.method == "HEAD" and length is not None:
+        return web.Response(headers=described.headers(encoding) | {"Content-Length": str(length)})
     if encoding == IDENTITY != stored.encoding:
         return await send_bytes(request, await decoder.decoded(path, chunk), described)
     if stored.decoded_bytes is None or encoding == IDENTITY:
@@ -149,6 +152,13 @@ async def send_chunk(request: web.Request, path: str, chunk: Chunk, described: D
     except Unreadable:  # sound, but with something behind its end
         return await send_bytes(request, await decoder.decoded(path, chunk), described)
     return web.Response(body=body, headers=described.headers(encoding))
+
+
+def _length_without_decoding(stored: Stored, encoding: str) -> int | None:
+    """The length of a chunk in that content encoding, if it is sound; None where only decoding can tell it."""
+    if encoding == stored.encoding:
+        return stored.length
+    return stored.decoded_bytes if encoding == IDENTITY else None
 
 
 def _inflated_file(stored: Stored, limit: int) -> bytes:

@@ -51,6 +51,11 @@ def test_a_part_ends_where_a_layer_of_chunks_does() -> None:
     assert [(part.box.start[2], part.box.stop[2]) for part in found] == [(102, 104), (104, 108), (108, 109)]
 
 
+def test_no_more_than_a_layer_is_held_where_that_is_enough() -> None:
+    found = list(parts(scale_of((4, 4, 4)), Box((0, 6, 102), (9, 16, 109)), 1, CZYX, (1, 1000)))
+    assert [(part.box.start[2], part.box.stop[2]) for part in found] == [(102, 104), (104, 108), (108, 109)]
+
+
 def test_thin_layers_are_put_together() -> None:
     found = list(parts(scale_of((4, 4, 1)), Box((0, 6, 100), (9, 16, 109)), 1, CZYX, (9 * 10 * 4, 9 * 10 * 5)))
     assert [(part.box.start[2], part.box.stop[2]) for part in found] == [(100, 104), (104, 108), (108, 109)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import tifffile
 
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.names import chunk_name
+from precomputed_server.readers.base import Place
+from precomputed_server.web import boxes
 from precomputed_server.web.cutout import BOXES
 from precomputed_server.web.state import STATE
 from tests.data import volume, write_dataset
@@ -290,9 +294,30 @@ async def test_a_damaged_chunk_at_the_beginning_is_500_and_named(root: Path, cli
 
 async def test_without_memory_for_it_the_answer_is_503(root: Path, client: Client) -> None:
     phantom_in(root, "plain")
-    boxes = client.app[BOXES]
-    with boxes.holding(4 * boxes.largest_part):
+    shared = client.app[BOXES]
+    with shared.holding(4 * shared.largest_part):
         answer = await client.get(BRAIN, params={"box": "32-40_16-20_8-10"})
         assert answer.status == 503
         assert int(answer.headers["Retry-After"]) > 0
     assert (await client.get(BRAIN, params={"box": "32-40_16-20_8-10"})).status == 200
+
+
+async def test_nothing_more_is_read_for_a_client_that_went_away(
+    root: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phantom_in(root, "plain")
+    looked_for: list[Box] = []
+
+    def slowly(_place: Place, whole: Box) -> None:
+        looked_for.append(whole)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(boxes, "_found", slowly)
+    _, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(f"GET {BRAIN}?box=32-75_16-53_8-19 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    while not looked_for:
+        await asyncio.sleep(0.01)
+    writer.close()
+    await writer.wait_closed()
+    await asyncio.sleep(1)
+    assert len(looked_for) < 6  # of 18 chunks

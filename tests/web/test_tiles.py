@@ -63,6 +63,23 @@ async def test_what_lies_compressed_is_sent_as_it_lies(root: Path, client: Clien
         assert len(body) > len(stored) - 400
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("accepted", ["identity", "gzip, deflate, br, zstd"])
+async def test_head_says_the_length_of_a_chunk_without_decoding_it(
+    root: Path, client: Client, storage: Storage, accepted: str
+) -> None:
+    write_dataset(root / "brain", volume((1, 20, 64, 64)), storage=storage)
+    path = next((root / "brain" / "1_1_1").iterdir())
+    whole = await client.get(f"/brain/{CORNER}", headers={"Accept-Encoding": accepted})
+    body = await whole.read()
+    content = path.read_bytes()
+    path.write_bytes(content[:500] + bytes(1000) + content[1500:])
+    head = await client.head(f"/brain/{CORNER}", headers={"Accept-Encoding": accepted})
+    assert (head.status, head.headers["Content-Length"]) == (200, str(len(body)))
+    assert head.headers.get("Content-Encoding") == whole.headers.get("Content-Encoding")
+    assert head.headers["ETag"] != whole.headers["ETag"]
+
+
 async def test_an_encoding_with_quality_zero_is_not_accepted(root: Path, client: Client) -> None:
     write_dataset(root / "brain", volume((1, 20, 64, 64)), storage="gz")
     answer = await client.get(f"/brain/{CORNER}", headers={"Accept-Encoding": "gzip;q=0, br"})

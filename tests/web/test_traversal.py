@@ -23,6 +23,7 @@ SLOTS = (
     "/{}/secret.json",
     "/brain/{}/{}/secret",
     "/brain/1_1_1/{}/{}/{}/secret",
+    "/brain/{}/{}/cutout",
     "/brain/{}/annotations/x0y0z0/secret.json",
     "/brain/annotations/{}/secret.json",
     "/brain/annotations/x0y0z0/{}.json",
