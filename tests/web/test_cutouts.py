@@ -15,11 +15,13 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from aiohttp.web import Application, TCPSite
 
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.names import chunk_name
 from precomputed_server.readers.base import Place
 from precomputed_server.web import boxes
+from precomputed_server.web.app import create_runner
 from precomputed_server.web.cutout import BOXES
 from precomputed_server.web.state import STATE
 from tests.data import volume, write_dataset
@@ -303,7 +305,7 @@ async def test_without_memory_for_it_the_answer_is_503(root: Path, client: Clien
 
 
 async def test_nothing_more_is_read_for_a_client_that_went_away(
-    root: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+    root: Path, app: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phantom_in(root, "plain")
     looked_for: list[Box] = []
@@ -313,11 +315,15 @@ async def test_nothing_more_is_read_for_a_client_that_went_away(
         time.sleep(0.05)
 
     monkeypatch.setattr(boxes, "_found", slowly)
-    _, writer = await asyncio.open_connection(client.host, client.port)
+    runner = create_runner(app)  # as workers do, and other than aiohttp's test server it cancels no handlers
+    await runner.setup()
+    await TCPSite(runner, "127.0.0.1", 0).start()
+    _, writer = await asyncio.open_connection(*runner.addresses[0])
     writer.write(f"GET {BRAIN}?box=32-75_16-53_8-19 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     while not looked_for:
         await asyncio.sleep(0.01)
     writer.close()
     await writer.wait_closed()
-    await asyncio.sleep(1)
+    await asyncio.sleep(1.5)
+    await runner.cleanup()
     assert len(looked_for) < 6  # of 18 chunks
