@@ -2,7 +2,7 @@
 
 A part is an array with the voxels of one box. The chunks that it touches are read by the threads for files and decoded
 by the threads for decoding, one after the other; all boxes of a worker together hold no more memory than they may, and
-leave one of the decoding threads to tiles.
+leave half of the first threads and one of the others to tiles.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from precomputed_server.format.grid import cell_box, cells_overlapping
 from precomputed_server.format.names import chunk_name
 from precomputed_server.format.parts import CZYX, Part, parts
 from precomputed_server.limits import memory_limit
-from precomputed_server.readers.base import Chunk, Place
+from precomputed_server.readers.base import Chunk, Place, longest
 from precomputed_server.readers.registry import fill_value, find_cell
 from precomputed_server.readers.volumes import Volume
 from precomputed_server.readers.voxels import voxels_of
@@ -77,11 +77,12 @@ class Wanted:
 
 
 class Boxes:
-    """What all boxes of one worker share: memory, and turns at decoding."""
+    """What all boxes of one worker share: memory, and turns at reading files and at decoding."""
 
     def __init__(self, settings: Settings) -> None:
         self._left = min(settings.cutout_memory, memory_limit() // 4 // settings.workers)
         self.largest_part = max(self._left // _SHARES, 1)
+        self.reads = asyncio.Semaphore(max(1, settings.file_threads // 2))
         self.turns = asyncio.Semaphore(max(1, settings.decode_threads - 1))
 
     @contextlib.contextmanager
@@ -154,7 +155,8 @@ class BoxReader:
 
     async def _put_now(self, view: Array, part: Part, whole: Box) -> None:
         place, decoder = self._wanted.place, self._state.decoder
-        chunk = await self._state.far(_found, place, whole)
+        async with self._boxes.reads:
+            chunk = await self._state.far(_found, place, whole)
         if chunk is None:
             return
         channels = self._wanted.channels[slice(*part.channels)]
@@ -167,7 +169,7 @@ class BoxReader:
 def _found(place: Place, whole: Box) -> Chunk | None:
     """The chunk, open, or None; it was read once: nobody waits for a slow disk while others wait for their turn."""
     chunk = find_cell(place, whole)
-    if chunk is not None:
+    if chunk is not None and chunk.stored.length <= longest(place, whole):
         try:
             chunk.stored.read()
         except BaseException:

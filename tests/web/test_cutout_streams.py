@@ -45,7 +45,8 @@ def chunk(tmp_path: Path) -> np.ndarray[Any, Any]:
         for y in range(ACROSS):
             for x in range(ACROSS):
                 os.link(first, level / f"{name_of(x, y, z)}.tiff")
-    return voxels[0]
+    one: np.ndarray[Any, Any] = voxels[0]
+    return one
 
 
 def name_of(x: int, y: int, z: int) -> str:
@@ -159,6 +160,20 @@ def test_who_comes_when_the_memory_is_used_up_is_told(server: RunningServer) -> 
         answers = [stack.enter_context(asked(server)) for _ in range(5)]
         assert [answer.status for answer in answers] == [200] * 4 + [503]
         assert answers[-1].headers["Retry-After"]
+
+
+def test_who_takes_nothing_is_dropped_and_the_memory_is_given_back(
+    start_server: StartServer, tmp_path: Path, chunk: np.ndarray[Any, Any]
+) -> None:
+    options = "--cutout-memory", str(CUTOUT_MEMORY), "--client-timeout", "1"
+    server = start_server(tmp_path / "root", *options, workers=1)
+    with contextlib.ExitStack() as stack:
+        answers = [stack.enter_context(asked(server)) for _ in range(4)]
+        assert [answer.status for answer in answers] == [200] * 4
+        deadline = time.monotonic() + 20
+        while get(server, f"/brain/1_1_1/cutout?box=0-{EDGE}_0-{EDGE}_0-{EDGE}")[0] != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
 
 
 @pytest.mark.parametrize("format", ["raw", "tiff"])
