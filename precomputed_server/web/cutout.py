@@ -80,10 +80,11 @@ async def get_cutout(request: web.Request, target: Target) -> web.StreamResponse
     if request.method == "HEAD":
         return web.StreamResponse(headers=headers)
     reader = BoxReader(state, boxes, request, wanted)
-    parts = [wanted.whole] if format is _PNG else boxes.parts(wanted)
+    if format is _PNG:
+        with boxes.holding(2 * wanted.array_bytes):  # as voxels, then as PNG, which may be as long
+            return await _send_png(request, await reader.read(wanted.whole), headers)
+    parts = boxes.parts(wanted)
     with boxes.holding(max(part.voxels for part in parts) * wanted.dtype.itemsize):
-        if format is _PNG:
-            return web.Response(body=await _png(state, boxes, await reader.read(parts[0])), headers=headers)
         return await _send(request, reader, (front, parts), web.StreamResponse(headers=headers))
 
 
@@ -191,12 +192,16 @@ def _check_png(wanted: Wanted, limit: int) -> None:
         raise _too_large(wanted, wanted.array_bytes, limit, "as PNG: a quarter of --cutout-memory")
 
 
-async def _png(state: State, boxes: Boxes, voxels: NDArray[Any]) -> bytes:
-    """The PNG of voxels "(1, Y, X, C)"."""
+async def _send_png(request: web.Request, voxels: NDArray[Any], headers: dict[str, str]) -> web.StreamResponse:
+    """Send voxels "(1, Y, X, C)" as PNG, whole: its memory is counted until the client has taken it."""
     pixels = voxels[0] if voxels.shape[-1] == 3 else voxels[0, :, :, 0]
-    async with boxes.turns:
+    async with request.app[BOXES].turns:
         # Not by the threads for decoding: it takes longer than a tile may wait.
-        return await state.far(_png_of, pixels)
+        body = await request.app[STATE].far(_png_of, pixels)
+    response = web.Response(body=body, headers=headers)
+    await response.prepare(request)
+    await response.write_eof()
+    return response
 
 
 def _png_of(pixels: NDArray[Any]) -> bytes:

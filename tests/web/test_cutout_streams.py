@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 
@@ -174,6 +175,17 @@ def test_who_takes_nothing_is_dropped_and_the_memory_is_given_back(
         while get(server, f"/brain/1_1_1/cutout?box=0-{EDGE}_0-{EDGE}_0-{EDGE}")[0] != 200:
             assert time.monotonic() < deadline
             time.sleep(0.2)
+
+
+def test_a_png_counts_until_it_is_taken(start_server: StartServer, tmp_path: Path) -> None:
+    plane = volume((1, 1, 2048, 2048))
+    write_dataset(tmp_path / "root" / "brain", plane, chunk_size=(256, 256, 1))
+    server = start_server(tmp_path / "root", "--cutout-memory", str(4 * plane.nbytes), workers=1)
+    with contextlib.ExitStack() as stack:
+        query = "box=0-2048_0-2048_0-1&format=png"
+        answers = [stack.enter_context(asked(server, query)) for _ in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 503]
+        assert np.array_equal(imagecodecs.png_decode(answers[0].read()), plane[0, 0])
 
 
 @pytest.mark.parametrize("format", ["raw", "tiff"])
