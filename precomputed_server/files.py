@@ -47,7 +47,7 @@ class Entry:
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fingerprint:
     """What tells one state of a file from another without reading it: the key of caches and of chunk ETags."""
 

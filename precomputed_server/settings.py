@@ -116,6 +116,12 @@ SETTINGS: tuple[Setting, ...] = (
         "Bytes of decoded chunks that all workers together keep; at most half of the memory there is.",
         minimum=0,
     ),
+    Setting(
+        "header_memory",
+        128 * MEBIBYTE,
+        "Bytes of headers, indices and checksums of chunks that all workers together keep.",
+        minimum=MEBIBYTE,
+    ),
     Setting("decodes_waiting", 256, "Chunks that one worker may have waiting to be decoded, else 503.", maximum=65_536),
     Setting("decode_threads", 2, "Threads of each worker that inflate chunks.", maximum=256),
     Setting("max_cutout", 1024 * MEBIBYTE, "Largest cut-out, in bytes."),
@@ -163,6 +169,7 @@ class Settings:
     streams_per_address: int
     max_decoded: int
     chunk_memory: int
+    header_memory: int
     decodes_waiting: int
     decode_threads: int
     max_cutout: int

@@ -34,7 +34,7 @@ _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS, _SAMPLE_FORMAT_TAG = 322
 _DEPTH, _TILE_DEPTH = 32997, 32998
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ChunkStream:
     """Where the one stream of a TIFF lies (bytes) and what it inflates to: `shape` is "(C·Z, Y, X)"."""
 

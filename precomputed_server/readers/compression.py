@@ -102,7 +102,7 @@ def _unbz2(data: bytes, length: int) -> bytes:
     return bz2.BZ2Decompressor().decompress(data, length + 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Checked:
     """What is known of bytes that were decoded without an error: length, CRC-32 (gzip's) and Adler-32 (zlib's)."""
 

@@ -10,7 +10,6 @@ from precomputed_server.recent import Weighed
 
 Parsed = TypeVar("Parsed")
 
-_KEPT_BYTES = 64 << 20
 _ENTRY_BYTES = 500
 """What an entry costs besides its value."""
 
@@ -18,7 +17,7 @@ _ENTRY_BYTES = 500
 class Indices:
     """Parsed headers and indices of at most `bound` bytes together; safe between threads."""
 
-    def __init__(self, bound: int = _KEPT_BYTES) -> None:
+    def __init__(self, bound: int) -> None:
         self._known: Weighed[tuple[str, int], tuple[Fingerprint, object]] = Weighed(bound)
 
     def of(self, key: tuple[str, int], fingerprint: Fingerprint, read: Callable[[], tuple[Parsed, int]]) -> Parsed:

@@ -39,7 +39,7 @@ _BOUNDED = {NONE, 5, 32773, 34925, *PASSED_THROUGH}
 Those that hold images of their own (JPEG and the like) believe what these declare.
 """
 
-_HEADER_COST = 400
+_HEADER_COST = 300
 """Bytes that a parsed header and its key take."""
 
 Shape = tuple[int, int, int]

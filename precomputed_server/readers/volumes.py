@@ -14,6 +14,7 @@ from precomputed_server.recent import Recent
 
 _MAXIMUM_INFO_BYTES = 16 << 20
 _REMEMBERED = 4096
+_INDEX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,10 @@ class Volume:
 class Volumes:
     """The volumes of a tree, remembered by the fingerprint of their `info`; `indices` says where their chunks lie."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, index_bytes: int = _INDEX_BYTES) -> None:
+        """`index_bytes` is how much of headers and indices is kept."""
         self._tree = tree
-        self.indices = Indices()
+        self.indices = Indices(index_bytes)
         self._known: Recent[str, tuple[Fingerprint, VolumeInfo | None]] = Recent(_REMEMBERED)
 
     def at(self, path: str, *, cached: bool = False) -> Volume | None:

@@ -25,7 +25,8 @@ from precomputed_server.settings import Settings
 
 Result = TypeVar("Result")
 
-_CHECKED_CHUNKS = 1 << 18
+_CHECKED_BYTES = 320
+"""What it costs to remember that a chunk is sound."""
 _AT_ONCE = 1 << 20
 """Bytes that are read on the event loop where they lie in memory."""
 
@@ -66,7 +67,8 @@ class Decoder:
         self._waiting = settings.decodes_waiting
         self.bound = min(settings.chunk_memory, memory_limit() // 2) // settings.workers
         self._kept: Weighed[_Key, bytes] = Weighed(self.bound)
-        self._checked: Recent[_Key, Checked] = Recent(_CHECKED_CHUNKS)
+        # By the hash of its key, which takes a tenth of the key: two of the same are met once in millions of years.
+        self._checked: Recent[int, Checked] = Recent(settings.header_memory // settings.workers // 2 // _CHECKED_BYTES)
         self._flights: dict[_Key, asyncio.Future[tuple[bytes, Checked]]] = {}
         self._pool = ThreadPoolExecutor(settings.decode_threads, "decode")
 
@@ -80,7 +82,7 @@ class Decoder:
 
     def known(self, path: str, chunk: Chunk) -> Checked | None:
         """What this worker knows of the chunk, when it has decoded it in this state before."""
-        return self._checked.get(_Key.of(path, chunk))
+        return self._checked.get(hash(_Key.of(path, chunk)))
 
     async def decoded(self, path: str, chunk: Chunk) -> bytes:
         """The chunk's bytes in the scale's encoding, kept for the next who asks.
@@ -135,7 +137,7 @@ class Decoder:
         del self._flights[key]
         chunk.stored.close()
         if not flight.cancelled() and flight.exception() is None:
-            self._checked.put(key, flight.result()[1])
+            self._checked.put(hash(key), flight.result()[1])
 
 
 def _read(stored: Stored, *, cached: bool = False) -> None:

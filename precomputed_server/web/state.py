@@ -33,7 +33,7 @@ class State:
         self.viewer = viewer
         self.stopping = asyncio.Event()
         self.tree = Tree(settings.root)
-        self.volumes = Volumes(self.tree)
+        self.volumes = Volumes(self.tree, settings.header_memory // settings.workers // 2)
         self.catalog = CatalogReader(settings.state, settings.root)
         self.inline = is_local(read_mounts(settings.root))
         self.turns = Turns()
