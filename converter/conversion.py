@@ -12,7 +12,6 @@ from converter.output.corrections import Corrected
 from converter.output.provenance import Origin
 from converter.pyramid.plan import Pyramid, pyramid_of
 from converter.pyramid.scales import Level, levels, volume_info
-from converter.pyramid.statistics import row_stride
 from converter.pyramid.tasks import FAIL, Volume
 from converter.source_version import source_version
 from converter.stacks.channels import Channel
@@ -23,6 +22,7 @@ from converter.stacks.voxel_size import edge_remarks, voxel_size
 from converter.writers import COMPRESSED_SEGMENTATION, Voxels, Writer, writer
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.info import ScaleInfo, VolumeInfo
+from precomputed_server.format.statistics import row_stride
 
 
 @dataclass(frozen=True)

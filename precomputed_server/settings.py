@@ -101,6 +101,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("progress_memory", 32 * MEBIBYTE, "Bytes that each worker keeps of counted annotations and who drew them."),
     Setting("history_days", 90, "Days for which every version of the annotations can be had back."),
     Setting("kept_saves", 1024 * MEBIBYTE, "Bytes of refused saves that are kept for their authors.", minimum=0),
+    Setting("kept_pictures", 256 * MEBIBYTE, "Bytes of pictures and samples of datasets that are kept.", minimum=0),
     Setting(
         "state",
         "",
@@ -164,6 +165,7 @@ class Settings:
     progress_memory: int
     history_days: int
     kept_saves: int
+    kept_pictures: int
     state: Path
     index_period: int
     streams_per_address: int

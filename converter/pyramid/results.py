@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from converter.options import LevelFigures
 from converter.pyramid.journal import Done
 from converter.pyramid.plan import Pyramid
-from converter.pyramid.statistics import Channel
 from converter.pyramid.tasks import Volume
 from converter.stacks.channels import Channel as SourceChannel
 from converter.stacks.plane import PlanePlace
 from converter.writers import Channel as ShownChannel
 from precomputed_server.format.grid import grid_shape
 from precomputed_server.format.info import ScaleInfo
+from precomputed_server.format.statistics import Channel
 
 STORED = np.dtype([("size", "<u8"), ("crc32", "<u4"), ("adler32", "<u4")])
 """What the manifest says of a chunk: the size of its file in bytes, 0 where there is none, and the file's checksums."""

@@ -18,7 +18,6 @@ from converter.pyramid.downsample import METHODS
 from converter.pyramid.journal import ENTRY, Done, Journal
 from converter.pyramid.plan import SINGLE, Pyramid, Stage, block_box, cells_below, made_part, task_box, used_part
 from converter.pyramid.scratch import ScratchLevel
-from converter.pyramid.statistics import Channel, count_labels
 from converter.pyramid.target import Row, Target
 from converter.stacks.plane import PlanePlace
 from converter.stacks.view import completed
@@ -26,6 +25,7 @@ from precomputed_server.errors import SourceError
 from precomputed_server.format.geometry import Box, Vector, multiply
 from precomputed_server.format.grid import grid_shape
 from precomputed_server.format.info import ScaleInfo
+from precomputed_server.format.statistics import Channel, count_labels
 from precomputed_server.writing import forget_cached, sync_filesystem
 
 Array = NDArray[Any]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from precomputed_server.errors import NotFound, Unreadable
 from precomputed_server.files import Tree, join
 from precomputed_server.format.names import RECORD, STATISTICS
 from precomputed_server.format.viewer_state import ViewerChannel
-from precomputed_server.readers.volumes import Volume
+from precomputed_server.readers.volumes import Volume, Volumes
 
 Contrast = tuple[float, float]
 
@@ -70,7 +71,7 @@ def _listed(layers: list[Any]) -> Iterator[ListedLayer]:
     """The layers that lie beneath the dataset."""
     for layer in layers:
         path = _text(layer.get("path")) if isinstance(layer, dict) else ""
-        if path and not set(path.split("/")) & {"", ".", ".."}:
+        if path and not any(part == "" or part.startswith(".") for part in path.split("/")):
             yield ListedLayer(_text(layer.get("name")) or path, path)
 
 
@@ -86,9 +87,39 @@ def describe(tree: Tree, volume: Volume) -> Dataset:
     return Dataset(
         volume,
         title if isinstance(title, str) and title else default,
-        _contrast(_read_json(tree, volume.path, STATISTICS), volume.info.num_channels),
+        contrast_of(recorded_figures(tree, volume) or [], volume.info.num_channels),
         _channels(record),
     )
+
+
+def shown_layers(tree: Tree, volumes: Volumes, path: str) -> list[Dataset]:
+    """The volumes that the dataset at `path` shows, with what is known of each: itself, or the layers of its record.
+
+    What cannot be read of several costs only itself. Raises NotFound, Unreadable, OSError.
+    """
+    if any(part.startswith(".") for part in path.split("/")):
+        raise NotFound("Names that begin with a dot are not served.")
+    volume = volumes.at(path)
+    if volume is not None:
+        return [describe(tree, volume)]
+    found, damaged = [], None
+    for listed in read_record(tree, path).layers:
+        try:
+            below = volumes.at(join(path, listed.path))
+        except Unreadable as error:
+            damaged = error
+            continue
+        if below is not None:
+            found.append(replace(describe(tree, below), title=listed.name))
+    if not found:
+        raise damaged or NotFound(f"{path or '.'} is not a dataset: it has no info file of a volume.")
+    return found
+
+
+def recorded_figures(tree: Tree, volume: Volume) -> list[dict[str, Any]] | None:
+    """The range and histogram of each channel as the conversion of `volume` counted them; None without them."""
+    channels = _read_json(tree, volume.path, STATISTICS).get("channels")
+    return channels if isinstance(channels, list) and all(isinstance(row, dict) for row in channels) else None
 
 
 def _channels(record: dict[str, Any]) -> tuple[ViewerChannel, ...]:
@@ -96,12 +127,11 @@ def _channels(record: dict[str, Any]) -> tuple[ViewerChannel, ...]:
     return tuple(map(ViewerChannel.from_json, listed)) if isinstance(listed, list) else ()
 
 
-def _contrast(statistics: dict[str, Any], channels: int) -> tuple[Contrast, ...] | None:
-    rows = statistics.get("channels")
-    if not isinstance(rows, list) or len(rows) != channels:
+def contrast_of(figures: Sequence[dict[str, Any]], channels: int) -> tuple[Contrast, ...] | None:
+    """The range to show of each channel by their figures; None where those of a channel say none."""
+    if len(figures) != channels:
         return None
-    ranges = [_range(row) for row in rows if isinstance(row, dict)]
-    whole = tuple(pair for pair in ranges if pair is not None)
+    whole = tuple(pair for pair in map(_range, figures) if pair is not None)
     return whole if len(whole) == channels else None
 
 

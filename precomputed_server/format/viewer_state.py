@@ -133,6 +133,14 @@ def _annotation_layer(layer: AnnotationLayer) -> dict[str, Any]:
     }
 
 
+def shown_colours(channels: Sequence[ViewerChannel], count: int) -> list[str | None]:
+    """The colours in which `count` channels are shown, added up; None for a single one in shades of grey."""
+    known = [*channels, *[ViewerChannel()] * count][:count]
+    if count == 1:
+        return [known[0].colour]
+    return [channel.colour or COLOURS[number % len(COLOURS)] for number, channel in enumerate(known)]
+
+
 def _all_channels(layer: ViewerLayer) -> list[ViewerChannel]:
     count = layer.info.num_channels
     return [*layer.channels, *[ViewerChannel()] * count][:count]
@@ -145,16 +153,16 @@ def _control(number: int, channel: ViewerChannel) -> str:
 
 
 def _shader(channels: Sequence[ViewerChannel]) -> str:
+    colours = shown_colours(channels, len(channels))
     if len(channels) == 1:  # a volume of one channel has no channel dimension that a control could name
-        name, colour = _control(0, channels[0]), channels[0].colour
-        if colour is None:
+        name = _control(0, channels[0])
+        if colours[0] is None:
             return f"#uicontrol invlerp {name}\nvoid main() {{\n  emitGrayscale({name}());\n}}"
-        shown = [f"#uicontrol invlerp {name}", _colour_control(0, colour)]
+        shown = [f"#uicontrol invlerp {name}"]
     else:
         names = [_control(number, channel) for number, channel in enumerate(channels)]
         shown = [f"#uicontrol invlerp {name}(channel={number})" for number, name in enumerate(names)]
-        for number, channel in enumerate(channels):
-            shown.append(_colour_control(number, channel.colour or COLOURS[number % len(COLOURS)]))
+    shown += [_colour_control(number, colour) for number, colour in enumerate(colours) if colour is not None]
     summed = " + ".join(f"colour{number} * {_control(number, channel)}()" for number, channel in enumerate(channels))
     return "\n".join((*shown, "void main() {", f"  emitRGB({summed});", "}"))
 

@@ -16,6 +16,7 @@ from precomputed_server.errors import Unreadable
 from precomputed_server.format import compressed_segmentation
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.images import ImageSize, jpeg_size, png_size
+from precomputed_server.format.info import ScaleInfo
 from precomputed_server.readers.base import Place
 
 Array = NDArray[Any]
@@ -29,6 +30,11 @@ def voxels_of(data: bytes, place: Place, box: Box) -> Array:
     if decode is None:
         raise Unreadable(f"chunks of encoding {place.scale.encoding} are sent, but not decoded here.")
     return decode(data, place, box)
+
+
+def can_decode(scale: ScaleInfo) -> bool:
+    """Whether `voxels_of` knows the encoding of a scale."""
+    return scale.encoding in _DECODERS
 
 
 def _shape(place: Place, box: Box) -> tuple[int, int, int, int]:

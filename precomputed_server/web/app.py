@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -28,8 +28,9 @@ from annotation_store.web.collections import COLLECTION_SERVICE, CollectionServi
 from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
-from precomputed_server.web import cutout, datasets, pages, tiles, viewer
+from precomputed_server.web import cutout, datasets, pages, pictures, tiles, viewer
 from precomputed_server.web.boxes import Boxes
+from precomputed_server.web.datasets import TargetHandler
 from precomputed_server.web.express import Runner
 from precomputed_server.web.respond import COMMON_HEADERS, problem, problem_of
 from precomputed_server.web.routes import (
@@ -40,6 +41,9 @@ from precomputed_server.web.routes import (
     COLLECTIONS,
     CUTOUT,
     DATASET,
+    DATASET_HISTOGRAM,
+    DATASET_PREVIEW,
+    DATASET_THUMBNAIL,
     DATASETS,
     EDITS,
     EVENTS,
@@ -71,8 +75,6 @@ from precomputed_server.web.targets import Target, parse_target
 
 logger = logging.getLogger("precomputed_server")
 
-TargetHandler = Callable[[web.Request, Target], Awaitable[web.StreamResponse]]
-
 _PREFLIGHT_SECONDS = "3600"
 _begun: ContextVar[web.StreamResponse | None] = ContextVar("begun", default=None)
 """The response to the request at hand, once something of it was sent."""
@@ -87,6 +89,9 @@ READERS: Mapping[Route, TargetHandler] = {
     API: viewer.get_api,
     DATASETS: datasets.get_datasets,
     DATASET: datasets.get_dataset,
+    DATASET_HISTOGRAM: datasets.unless_dataset(pictures.get_histogram),
+    DATASET_THUMBNAIL: datasets.unless_dataset(pictures.get_thumbnail),
+    DATASET_PREVIEW: datasets.unless_dataset(pictures.get_preview),
     VIEWER: viewer.get_viewer,
     OPEN: viewer_link.get_open,
     STATIC: viewer.get_static,
@@ -195,6 +200,7 @@ async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     yield
     await app[COLLECTION_SERVICE].close()
     await app[STORE].close()
+    await asyncio.to_thread(app[pictures.PICTURES].close)
     await asyncio.to_thread(app[STATE].close)
 
 
@@ -222,6 +228,7 @@ def create_app(settings: Settings, *, writer_apart: bool = False) -> web.Applica
     app[STORE] = AnnotationService(settings, state.tree, state.volumes, remote=writer_apart)
     app[COLLECTION_SERVICE] = CollectionService(settings, app[STORE])
     app[progress.PROGRESS] = progress.ProgressService(settings, app[STORE])
+    app[pictures.PICTURES] = pictures.Pictures(settings, state)
     app.router.add_route("*", r"/{path:[\s\S]*}", dispatch)
     app.on_startup.append(_probe_mount)
     app.on_response_prepare.append(_add_common_headers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -11,11 +11,12 @@ from aiohttp import web
 
 from precomputed_server.catalog.database import SORTS, Query
 from precomputed_server.catalog.entries import STATES
-from precomputed_server.errors import InvalidInput, NotFound
-from precomputed_server.format.names import STATISTICS
+from precomputed_server.errors import Busy, InvalidInput, NotFound
 from precomputed_server.web.respond import json_answer
-from precomputed_server.web.state import STATE, State
+from precomputed_server.web.state import STATE
 from precomputed_server.web.targets import Target
+
+TargetHandler = Callable[[web.Request, Target], Awaitable[web.StreamResponse]]
 
 MOST, USUALLY = 1000, 100
 _LONGEST_QUERY = 1000
@@ -38,44 +39,30 @@ async def get_datasets(request: web.Request, target: Target) -> web.StreamRespon
 
 
 async def get_dataset(request: web.Request, target: Target) -> web.StreamResponse:
-    """What is known of one dataset, or with `/histogram` behind it the values of its voxels."""
+    """What is known of one dataset."""
     state = request.app[STATE]
-    found, rest = await state.page(_found, state, target.path)
-    if rest == "histogram":
-        return json_answer({"channels": await state.page(_histogram, state, found)})
+    found = await state.page(state.catalog.get, _place(target.path))
+    if found is None:
+        raise NotFound(f"The catalog has no dataset {target.path}.")
     return json_answer(found)
 
 
-def _found(state: State, path: str) -> tuple[dict[str, Any], str]:
-    """The dataset that a path names, as it is or but for its last segment, and that segment."""
-    for place, rest in ((path, ""), _parted(path)):
-        if rest in _SUFFIXES:
-            found = state.catalog.get("" if place == "." else place)
-            if found is not None:
-                return found, rest
-    raise NotFound(f"The catalog has no dataset {path or '.'}.")
+def unless_dataset(handler: TargetHandler) -> TargetHandler:
+    """A handler of a path with a suffix, which is a dataset's own path where the catalog has one there."""
+
+    async def handle(request: web.Request, target: Target) -> web.StreamResponse:
+        state = request.app[STATE]
+        try:
+            found = await state.page(state.catalog.get, target.path)
+        except (Busy, InvalidInput):  # there is no catalog: what is asked for is seen without
+            found = None
+        return await handler(request, target) if found is None else json_answer(found)
+
+    return handle
 
 
-_SUFFIXES = ("", "histogram")
-
-
-def _parted(path: str) -> tuple[str, str]:
-    place, _, rest = path.rpartition("/")
-    return place, rest
-
-
-def _histogram(state: State, dataset: dict[str, Any]) -> list[dict[str, Any]]:
-    """The range and histogram of each channel of the first layer."""
-    layers = dataset["layers"]
-    parts = ("" if dataset["path"] == "." else dataset["path"], layers[0]["path"] if layers else "", STATISTICS)
-    try:
-        members = json.loads(state.tree.read("/".join(part for part in parts if part)))
-        channels = members["channels"]
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError) as error:
-        raise NotFound(f"{dataset['path']} has no statistics; they are made by a conversion.") from error
-    if not isinstance(channels, list):
-        raise NotFound(f"{dataset['path']} has no histogram: labels are counted, not measured.")
-    return channels
+def _place(path: str) -> str:
+    return "" if path == "." else path
 
 
 def _query(request: web.Request) -> Query:

@@ -25,6 +25,13 @@ INDEX = Route("index", "/index.html", READ, "The page that lists the datasets; `
 API = Route("api", "/api/", READ, "This interface, to read and to try (Swagger UI); `/api/openapi.json` is its text.")
 DATASETS = Route("datasets", "/api/v1/datasets", READ, "The datasets of the catalog: search, count and sort them.")
 DATASET = Route("dataset", "/api/v1/datasets/{dataset}", READ, "What the catalog knows of a dataset.")
+DATASET_HISTOGRAM = Route(
+    "histogram", "/api/v1/datasets/{dataset}/histogram", READ, "The range and histogram of each channel of a layer."
+)
+DATASET_THUMBNAIL = Route(
+    "thumbnail", "/api/v1/datasets/{dataset}/thumbnail.png", READ, "A small picture of the middle of a dataset."
+)
+DATASET_PREVIEW = Route("preview", "/api/v1/datasets/{dataset}/preview.png", READ, "A picture of one slice of a layer.")
 VIEWER = Route("viewer", f"/{VIEWER_PATH}", READ, "Neuroglancer, when the `viewer` extra is installed.")
 OPEN = Route(
     "open",
@@ -110,6 +117,9 @@ ROUTES = (
     API,
     DATASETS,
     DATASET,
+    DATASET_HISTOGRAM,
+    DATASET_THUMBNAIL,
+    DATASET_PREVIEW,
     VIEWER,
     OPEN,
     STATIC,

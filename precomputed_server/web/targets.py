@@ -24,6 +24,9 @@ from precomputed_server.web.routes import (
     COLLECTIONS,
     CUTOUT,
     DATASET,
+    DATASET_HISTOGRAM,
+    DATASET_PREVIEW,
+    DATASET_THUMBNAIL,
     DATASETS,
     EDITS,
     EVENTS,
@@ -155,8 +158,25 @@ def _catalog_target(raw_path: str) -> Target | None:
     if texts[:3] != ["api", "v1", "datasets"]:
         return None
     rest = [part for text in texts[3:] for part in _SLASH.split(text) if part]
-    path = "/".join("." if part == "." else _segment(part) for part in rest)
-    return Target(DATASET, path) if path else Target(DATASETS, "")
+    path = "/".join(_ROOT if part == _ROOT else _segment(part) for part in rest)
+    return _of_catalog(path) if path else Target(DATASETS, "")
+
+
+_OF_CATALOGUED: Mapping[str, Route] = {
+    "histogram": DATASET_HISTOGRAM,
+    "thumbnail.png": DATASET_THUMBNAIL,
+    "preview.png": DATASET_PREVIEW,
+}
+_ROOT = "."
+
+
+def _of_catalog(path: str) -> Target:
+    """A dataset, or what is known of it by the last segments; whoever answers looks whether `path` is a dataset."""
+    for suffix, route in _OF_CATALOGUED.items():
+        if path == suffix or path.endswith(f"/{suffix}"):
+            dataset = path.removesuffix(suffix).rstrip("/")
+            return Target(route, path, parts={"dataset": "" if dataset == _ROOT else dataset})
+    return Target(DATASET, path, parts={"dataset": "" if path == _ROOT else path})
 
 
 _known_target = functools.lru_cache(maxsize=8192)(_read_target)

@@ -118,10 +118,6 @@ async def test_the_longest_path_that_is_a_dataset_wins_over_a_suffix(root: Path,
     assert (await asked(client, "/api/v1/datasets/histogram/histogram")) == {"channels": [{"min": 2}]}
 
 
-async def test_a_dataset_without_statistics_says_so(lab: Path, client: Client) -> None:
-    assert "no statistics" in (await asked(client, "/api/v1/datasets/fish/Gr%C3%B6%C3%9Fe/histogram", 404))["detail"]
-
-
 @pytest.mark.parametrize(
     "query",
     ["sort=size", "limit=0", "limit=1001", "limit=ten", "state=ready", "colour=red", "cursor=%F0", "cursor=bnVsbA=="],

@@ -1,6 +1,7 @@
-"""What a conversion learns of its voxels on the way: range and histogram of each channel, or how many labels there are.
+"""What is learned of voxels by looking at them: range and histogram of each channel, or how many labels there are.
 
-Tasks look at the full-resolution voxels while they have them; what they find adds up in any order to the same figures.
+Tasks of a conversion look at the full-resolution voxels while they have them; what they find adds up in any order to
+the same figures.
 """
 
 from __future__ import annotations
