@@ -32,6 +32,7 @@ _ELSEWHERE = {
     "datasets": "precomputed_server.cli_catalog:datasets",
     "describe": "precomputed_server.cli_describe:describe_command",
     "index": "precomputed_server.cli_catalog:index",
+    "link": "precomputed_server.cli_link:link",
     "inspect": "converter.cli_inspect:inspect",
     "verify": "converter.cli_verify:verify",
     "selftest": "precomputed_server.selftest.cli:selftest",

@@ -108,6 +108,11 @@ SETTINGS: tuple[Setting, ...] = (
         "Directory on a local disk for what pages hold, refused saves and sockets.",
         computed="$XDG_STATE_HOME/precomputed, else ~/.local/state/precomputed",
     ),
+    Setting(
+        "viewer_url",
+        "https://neuroglancer-demo.appspot.com/",
+        "The Neuroglancer that links lead to where the `viewer` extra is not installed.",
+    ),
     Setting("index_period", 60, "Seconds after which the tree is gone through for datasets that nothing told of."),
     Setting("streams_per_address", 250, "Streams of edits that one address may have open at a worker, else 503."),
     Setting("max_decoded", 256 * MEBIBYTE, "Largest file or chunk, in bytes, that the server inflates for a client."),
@@ -167,6 +172,7 @@ class Settings:
     kept_saves: int
     kept_pictures: int
     state: Path
+    viewer_url: str
     index_period: int
     streams_per_address: int
     max_decoded: int

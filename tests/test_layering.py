@@ -43,6 +43,7 @@ MODULES = {
     "precomputed_server.cli_describe": "assembly",
     "precomputed_server.cli_catalog": "assembly",
     "precomputed_server.catalog_keeper": "assembly",
+    "precomputed_server.cli_link": "assembly",
     "converter": "converter",
     "annotation_store": "annotations",
     "annotation_store.web": "annotations on the web",

@@ -40,7 +40,9 @@ from precomputed_server.files import Tree, join, read_at
 from precomputed_server.format.names import ANNOTATIONS, VIEWER_PATH
 from precomputed_server.format.viewer_state import ViewerLayer, viewer_state
 from precomputed_server.readers.volumes import Volume
-from precomputed_server.web.respond import NO_CACHE, attachment, check_query, json_answer, status_of
+from precomputed_server.web.pages import source_of
+from precomputed_server.web.pictures import PICTURES
+from precomputed_server.web.respond import NO_CACHE, attachment, check_query, json_answer, origin_of, status_of
 from precomputed_server.web.routes import TREE
 from precomputed_server.web.state import STATE
 from precomputed_server.web.targets import Target, parse_target, tree_url
@@ -99,8 +101,9 @@ async def get_state(request: web.Request, target: Target) -> web.StreamResponse:
     check_query(request, *_CHOOSING)
     service = request.app[STORE]
     volume, collection = await _collection(request, target)
-    dataset = await request.app[STATE].far(describe, request.app[STATE].tree, volume)
-    source = f"{request.scheme}://{request.host}/{tree_url(volume.path)}".rstrip("/")
+    known = await request.app[STATE].far(describe, request.app[STATE].tree, volume)
+    dataset = await request.app[PICTURES].with_contrast(known)
+    source = source_of(volume.path, origin_of(request))
     layer = ViewerLayer(dataset.title, source, volume.info, dataset.contrast, dataset.channels)
     return await service.export(_state, viewer_state([layer]), collection, _name_of(volume), _edges(volume))
 

@@ -5,10 +5,11 @@ Source: https://github.com/google/neuroglancer/blob/master/python/neuroglancer/v
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from precomputed_server.format.info import VolumeInfo
 _PANEL_PIXELS = (600, 340, 340)
 """What one of four panels has on a small screen: x lies across it, y and z down; the whole extent is fitted into it."""
 
+_IMAGE, _SEGMENTATION = "image", "segmentation"
 _MARKER_COLOUR = "#ffff00"
 COLOURS = ("#00a0ff", "#ff4dd8", "#ffd23f", "#3fd96b", "#ff5a3c", "#b18cff")
 
@@ -68,6 +70,8 @@ def viewer_state(
 ) -> dict[str, Any]:
     """The viewer state that shows `layers` centred and fitted, in the voxels of the first layer's finest scale, and
     `annotations` over them.
+
+    Several images are added up, those of one channel in a colour each. A name that several layers have is numbered.
     """
     scale = layers[0].info.scales[0]
     middle = [offset + length // 2 + 0.5 for offset, length in zip(scale.voxel_offset, scale.size, strict=True)]
@@ -80,7 +84,7 @@ def viewer_state(
         "position": middle,
         "crossSectionScale": max(length / pixels for length, pixels in zip(extent, _PANEL_PIXELS, strict=True)),
         "projectionScale": max(extent) * 1.2,
-        "layers": [*map(_layer, layers), *map(_annotation_layer, annotations)],
+        "layers": _distinct([*_added_up(layers), *map(_annotation_layer, annotations)]),
         "selectedLayer": {"layer": layers[0].name, "visible": False},
         "layout": layout,
     }
@@ -107,10 +111,45 @@ def viewer_fragment(state: dict[str, Any]) -> str:
     return "!" + quote(json.dumps(state, separators=(",", ":")), safe="!*'(),:;@$/")
 
 
+def _added_up(layers: Sequence[ViewerLayer]) -> list[dict[str, Any]]:
+    """The layers, of which none hides another."""
+    images = [layer for layer in layers if _kind(layer) == _IMAGE]
+    if len(images) < 2:
+        return [_layer(layer) for layer in layers]
+    numbers = {id(layer): number for number, layer in enumerate(images)}
+    return [
+        _layer(_coloured(layer, numbers[id(layer)])) | {"blend": "additive"} if id(layer) in numbers else _layer(layer)
+        for layer in layers
+    ]
+
+
+def _coloured(layer: ViewerLayer, number: int) -> ViewerLayer:
+    """The layer of a single channel with a colour, if it has none."""
+    (first, *others) = _all_channels(layer)
+    if others or first.colour is not None:
+        return layer
+    return replace(layer, channels=(replace(first, colour=COLOURS[number % len(COLOURS)]),))
+
+
+def _distinct(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The layers with names of which the viewer can tell each from the others."""
+    taken: set[str] = set()
+    for layer in layers:
+        name = layer["name"]
+        names = itertools.chain([name], (f"{name} {number}" for number in itertools.count(2)))
+        layer["name"] = next(each for each in names if each not in taken)
+        taken.add(layer["name"])
+    return layers
+
+
+def _kind(layer: ViewerLayer) -> str:
+    return _SEGMENTATION if layer.info.volume_type == _SEGMENTATION else _IMAGE
+
+
 def _layer(layer: ViewerLayer) -> dict[str, Any]:
-    kind = "segmentation" if layer.info.volume_type == "segmentation" else "image"
+    kind = _kind(layer)
     described: dict[str, Any] = {"type": kind, "name": layer.name, "source": f"precomputed://{layer.source}"}
-    if kind == "image":
+    if kind == _IMAGE:
         channels = _all_channels(layer)
         described["shader"] = _shader(channels)
         if layer.contrast is not None:

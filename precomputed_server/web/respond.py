@@ -106,6 +106,11 @@ def problem_of(error: PrecomputedError) -> web.Response:
     return problem(status_of(error), str(error), headers)
 
 
+def origin_of(request: web.BaseRequest) -> str:
+    """How the client names this server: scheme, host and port."""
+    return f"{request.scheme}://{request.host}"
+
+
 def quoted(etag: str) -> str:
     """An entity tag as the header writes it."""
     return f'"{etag}"'

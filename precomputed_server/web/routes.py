@@ -32,6 +32,10 @@ DATASET_THUMBNAIL = Route(
     "thumbnail", "/api/v1/datasets/{dataset}/thumbnail.png", READ, "A small picture of the middle of a dataset."
 )
 DATASET_PREVIEW = Route("preview", "/api/v1/datasets/{dataset}/preview.png", READ, "A picture of one slice of a layer.")
+DATASET_LINK = Route(
+    "dataset link", "/api/v1/datasets/{dataset}/link", READ, "The link that shows a dataset in Neuroglancer."
+)
+LINK = Route("link", "/api/v1/link", READ, "One link that shows several datasets in Neuroglancer.")
 VIEWER = Route("viewer", f"/{VIEWER_PATH}", READ, "Neuroglancer, when the `viewer` extra is installed.")
 OPEN = Route(
     "open",
@@ -120,6 +124,8 @@ ROUTES = (
     DATASET_HISTOGRAM,
     DATASET_THUMBNAIL,
     DATASET_PREVIEW,
+    DATASET_LINK,
+    LINK,
     VIEWER,
     OPEN,
     STATIC,

@@ -25,6 +25,7 @@ from precomputed_server.web.routes import (
     CUTOUT,
     DATASET,
     DATASET_HISTOGRAM,
+    DATASET_LINK,
     DATASET_PREVIEW,
     DATASET_THUMBNAIL,
     DATASETS,
@@ -38,6 +39,7 @@ from precomputed_server.web.routes import (
     IMPORT,
     INDEX,
     LEAF,
+    LINK,
     OPEN,
     PARKED,
     PARKED_END,
@@ -115,6 +117,11 @@ def tree_url(path: str) -> str:
     return literal + quote(path)
 
 
+def dataset_path(text: str) -> str:
+    """The path of a dataset that a parameter names, `.` for the root; raises InvalidPath for what no file may have."""
+    return "" if text == _ROOT else "/".join(_checked(part) for part in text.split("/") if part)
+
+
 def parse_target(raw_path: str) -> Target:
     """Read the path of a request line, percent-encoded and without its query.
 
@@ -155,6 +162,8 @@ def _catalog_target(raw_path: str) -> Target | None:
     It is compared with what the catalog knows, and opens nothing.
     """
     texts = [text for text in raw_path.split("/") if text]
+    if texts == ["api", "v1", "link"]:
+        return Target(LINK, "")
     if texts[:3] != ["api", "v1", "datasets"]:
         return None
     rest = [part for text in texts[3:] for part in _SLASH.split(text) if part]
@@ -166,6 +175,7 @@ _OF_CATALOGUED: Mapping[str, Route] = {
     "histogram": DATASET_HISTOGRAM,
     "thumbnail.png": DATASET_THUMBNAIL,
     "preview.png": DATASET_PREVIEW,
+    "link": DATASET_LINK,
 }
 _ROOT = "."
 
@@ -262,6 +272,14 @@ def _segment(text: str) -> str:
     """Decode one segment; raises InvalidPath for what could mean another path or end a line of a log."""
     try:
         segment = unquote_to_bytes(text).decode() if "%" in text else text
+    except UnicodeError as error:
+        raise InvalidPath("The path is not UTF-8.") from error
+    return _checked(segment)
+
+
+def _checked(segment: str) -> str:
+    """A segment as it is; raises InvalidPath as `_segment` does."""
+    try:
         segment.encode()
     except UnicodeError as error:
         raise InvalidPath("The path is not UTF-8.") from error
