@@ -113,6 +113,13 @@ SETTINGS: tuple[Setting, ...] = (
         "https://neuroglancer-demo.appspot.com/",
         "The Neuroglancer that links lead to where the `viewer` extra is not installed.",
     ),
+    Setting(
+        "shared",
+        "",
+        "Directory for what all servers of the root share, saved viewer states; for a root that is read-only.",
+        computed=".precomputed in the root",
+    ),
+    Setting("saved_states", 256 * MEBIBYTE, "Bytes of viewer states that are kept for short links.", minimum=0),
     Setting("index_period", 60, "Seconds after which the tree is gone through for datasets that nothing told of."),
     Setting("streams_per_address", 250, "Streams of edits that one address may have open at a worker, else 503."),
     Setting("max_decoded", 256 * MEBIBYTE, "Largest file or chunk, in bytes, that the server inflates for a client."),
@@ -173,6 +180,8 @@ class Settings:
     kept_pictures: int
     state: Path
     viewer_url: str
+    shared: Path | None
+    saved_states: int
     index_period: int
     streams_per_address: int
     max_decoded: int
@@ -206,6 +215,7 @@ def load(
         raise InvalidInput(f"there is no setting named {', '.join(sorted(unknown))}.")
     values["workers"] = values["workers"] or default_workers()
     values["state"] = Path(values["state"]) if values["state"] else _default_state(environ)
+    values["shared"] = Path(values["shared"]) if values["shared"] else None
     return Settings(root=root or Path(environ.get(OLD_ROOT_VARIABLE) or "/data"), **values)
 
 

@@ -25,6 +25,7 @@ MODULES = {
     "precomputed_server.mounts": "foundation",
     "precomputed_server.local_state": "foundation",
     "precomputed_server.recent": "foundation",
+    "precomputed_server.saved_states": "foundation",
     "precomputed_server.settings": "foundation",
     "precomputed_server.limits": "foundation",
     "precomputed_server.interrupt": "foundation",

@@ -12,10 +12,10 @@ from aiohttp import web
 
 from annotation_store.model import check_id, parse_object
 from annotation_store.orders import Kind, Outcome, Part
-from annotation_store.web.body import body_of
 from annotation_store.web.request import Arrival
 from annotation_store.web.service import STORE, AnnotationService, Place
 from precomputed_server.errors import InvalidInput, PrecomputedError
+from precomputed_server.web.body import body_of
 from precomputed_server.web.respond import json_answer, status_of
 from precomputed_server.web.targets import Target
 

@@ -28,7 +28,6 @@ from annotation_store.exchange.swc import UM, VOXEL
 from annotation_store.exchange.viewer_layers import annotation_layers
 from annotation_store.exchange.viewer_reading import remote_state
 from annotation_store.orders import EdgesNm
-from annotation_store.web.body import body_of
 from annotation_store.web.pieces import sent_in_pieces
 from annotation_store.web.planning import TOO_LONG, Asked, Planned, plan_import
 from annotation_store.web.request import Arrival
@@ -40,6 +39,7 @@ from precomputed_server.files import Tree, join, read_at
 from precomputed_server.format.names import ANNOTATIONS, VIEWER_PATH
 from precomputed_server.format.viewer_state import ViewerLayer, viewer_state
 from precomputed_server.readers.volumes import Volume
+from precomputed_server.web.body import body_of
 from precomputed_server.web.pages import source_of
 from precomputed_server.web.pictures import PICTURES
 from precomputed_server.web.respond import NO_CACHE, attachment, check_query, json_answer, origin_of, status_of

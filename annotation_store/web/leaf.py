@@ -10,13 +10,13 @@ from aiohttp import web
 
 from annotation_store.blocks import Blocks, Location
 from annotation_store.orders import Kind, Outcome, Part
-from annotation_store.web.body import body_of
 from annotation_store.web.large import count_large
 from annotation_store.web.refused import PutBody
 from annotation_store.web.request import JSON, Arrival, id_of, if_match_of, page_of, told
 from annotation_store.web.service import STORE, AnnotationService, Place
 from annotation_store.web.versions import get_version
 from precomputed_server.errors import PrecomputedError
+from precomputed_server.web.body import body_of
 from precomputed_server.web.respond import NO_CACHE, json_answer
 from precomputed_server.web.send import Described, send_bytes
 from precomputed_server.web.targets import Target

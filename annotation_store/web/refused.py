@@ -11,12 +11,12 @@ from typing import Any
 from aiohttp import web
 
 from annotation_store.history.instants import instant_of
-from annotation_store.web.body import body_of
 from annotation_store.web.request import EDIT_HEADER, Arrival, author_of, page_of
 from annotation_store.web.service import STORE
 from precomputed_server.errors import NotFound, PrecomputedError
 from precomputed_server.files import join
 from precomputed_server.format.names import ANNOTATIONS
+from precomputed_server.web.body import body_of
 from precomputed_server.web.respond import problem_of, status_of
 from precomputed_server.web.targets import Target
 

@@ -12,12 +12,12 @@ from annotation_store.model import check_id, parse_object
 from annotation_store.orders import Outcome, Part, reviewing
 from annotation_store.progress.listing import After, Wanted, Which
 from annotation_store.review import Review
-from annotation_store.web.body import body_of
 from annotation_store.web.edits import commit_blocks
 from annotation_store.web.progress import PROGRESS, Found, chosen, kind_of_query
 from annotation_store.web.request import Arrival
 from annotation_store.web.service import STORE, Place
 from precomputed_server.errors import InvalidAnnotation, InvalidInput, NotFound, TooLarge
+from precomputed_server.web.body import body_of
 from precomputed_server.web.respond import check_if_match, check_query, json_answer
 from precomputed_server.web.targets import Target
 

@@ -18,7 +18,6 @@ from annotation_store.extent import Extent
 from annotation_store.orders import EdgesNm, Order, Outcome
 from annotation_store.pages.refused import RefusedSaves
 from annotation_store.store import REFUSED, AnnotationStore
-from annotation_store.web.body import Budget
 from annotation_store.web.feeds import Feeds
 from annotation_store.web.gatherer import Committer, Gatherer, within
 from annotation_store.web.large import LargeProcess, check_large
@@ -31,6 +30,7 @@ from precomputed_server.mounts import is_local, read_mounts, why_not_writable
 from precomputed_server.readers.volumes import Volumes
 from precomputed_server.recent import Recent
 from precomputed_server.settings import Settings
+from precomputed_server.web.body import Budget
 from precomputed_server.web.targets import Target
 
 Result = TypeVar("Result")

@@ -15,10 +15,10 @@ from annotation_store.history.versions import Entry
 from annotation_store.model import parse_object
 from annotation_store.orders import Part
 from annotation_store.store import AnnotationStore
-from annotation_store.web.body import body_of
 from annotation_store.web.request import JSON, VERSION_HEADER, Arrival, if_match_of, told
 from annotation_store.web.service import STORE, Place
 from precomputed_server.errors import InvalidInput
+from precomputed_server.web.body import body_of
 from precomputed_server.web.respond import NO_CACHE, check_query, json_answer
 from precomputed_server.web.send import Described, send_bytes
 from precomputed_server.web.targets import Target

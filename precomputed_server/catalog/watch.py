@@ -20,6 +20,7 @@ from watchdog.observers.api import BaseObserver
 from precomputed_server.catalog.indexer import Hints
 from precomputed_server.format.names import ANNOTATIONS, PRIVATE, parse_chunk_name
 from precomputed_server.mounts import is_local, read_mounts
+from precomputed_server.saved_states import DIRECTORY as SAVED
 
 _log = logging.getLogger(__name__)
 _watchdog_log = logging.getLogger("watchdog.observers.inotify_c")
@@ -58,6 +59,8 @@ class _Handler(events.FileSystemEventHandler):
             return None
         parts = directory.split("/") if directory else []
         parts += [name] if is_directory else []
+        if "/".join([*parts, ""]).startswith(f"{SAVED}/"):
+            return None
         # What lies in these belongs to the dataset around them; other names with a dot belong to nobody.
         inside = next((at for at, part in enumerate(parts) if part in (PRIVATE, ANNOTATIONS)), len(parts))
         return None if any(part.startswith(".") for part in parts[:inside]) else "/".join(parts[:inside])

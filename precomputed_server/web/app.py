@@ -28,7 +28,7 @@ from annotation_store.web.collections import COLLECTION_SERVICE, CollectionServi
 from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
-from precomputed_server.web import cutout, datasets, pages, pictures, tiles, viewer
+from precomputed_server.web import cutout, datasets, pages, pictures, states, tiles, viewer
 from precomputed_server.web.boxes import Boxes
 from precomputed_server.web.datasets import TargetHandler
 from precomputed_server.web.express import Runner
@@ -65,7 +65,9 @@ from precomputed_server.web.routes import (
     RESTORE,
     REVIEW,
     REVIEW_PAGE,
+    SAVED_STATE,
     SAVES,
+    STATES,
     STATIC,
     TREE,
     VIEWER,
@@ -96,6 +98,7 @@ READERS: Mapping[Route, TargetHandler] = {
     DATASET_PREVIEW: datasets.unless_dataset(pictures.get_preview),
     DATASET_LINK: datasets.unless_dataset(viewer_link.get_dataset_link),
     LINK: viewer_link.get_link,
+    SAVED_STATE: states.get_saved_state,
     VIEWER: viewer.get_viewer,
     OPEN: viewer_link.get_open,
     STATIC: viewer.get_static,
@@ -121,6 +124,7 @@ READERS: Mapping[Route, TargetHandler] = {
     TREE: tiles.get_file,
 }
 WRITERS: Mapping[tuple[Route, str], TargetHandler] = {
+    (STATES, "POST"): states.post_states,
     (LEAF, "PUT"): leaf.put_leaf,
     (LEAF, "PATCH"): leaf.patch_leaf,
     (LEAF, "POST"): leaf.post_leaf,
@@ -205,6 +209,7 @@ async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     await app[COLLECTION_SERVICE].close()
     await app[STORE].close()
     await asyncio.to_thread(app[pictures.PICTURES].close)
+    await asyncio.to_thread(app[states.STATE_SERVICE].close)
     await asyncio.to_thread(app[STATE].close)
 
 
@@ -233,6 +238,7 @@ def create_app(settings: Settings, *, writer_apart: bool = False) -> web.Applica
     app[COLLECTION_SERVICE] = CollectionService(settings, app[STORE])
     app[progress.PROGRESS] = progress.ProgressService(settings, app[STORE])
     app[pictures.PICTURES] = pictures.Pictures(settings, state)
+    app[states.STATE_SERVICE] = states.StateService(settings)
     app.router.add_route("*", r"/{path:[\s\S]*}", dispatch)
     app.on_startup.append(_probe_mount)
     app.on_response_prepare.append(_add_common_headers)

@@ -36,6 +36,8 @@ DATASET_LINK = Route(
     "dataset link", "/api/v1/datasets/{dataset}/link", READ, "The link that shows a dataset in Neuroglancer."
 )
 LINK = Route("link", "/api/v1/link", READ, "One link that shows several datasets in Neuroglancer.")
+STATES = Route("states", "/states", ACT, "Save a viewer state, for a short link.")
+SAVED_STATE = Route("saved state", "/states/{id}", READ, "A saved viewer state.")
 VIEWER = Route("viewer", f"/{VIEWER_PATH}", READ, "Neuroglancer, when the `viewer` extra is installed.")
 OPEN = Route(
     "open",
@@ -126,6 +128,8 @@ ROUTES = (
     DATASET_PREVIEW,
     DATASET_LINK,
     LINK,
+    STATES,
+    SAVED_STATE,
     VIEWER,
     OPEN,
     STATIC,

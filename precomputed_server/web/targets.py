@@ -48,7 +48,9 @@ from precomputed_server.web.routes import (
     RESTORE,
     REVIEW,
     REVIEW_PAGE,
+    SAVED_STATE,
     SAVES,
+    STATES,
     STATIC,
     TREE,
     VIEWER,
@@ -62,12 +64,12 @@ _FIRST_SEGMENTS: Mapping[str, Route | None] = {
     "api": API,
     "neuroglancer": VIEWER,
     "static": STATIC,
+    "states": STATES,
     "favicon.ico": ICON,
     "healthz": HEALTH,
     # Kept for what comes, so that no dataset settles there.
     _DATASETS: None,
     "client": None,
-    "states": None,
     "login": None,
     "readyz": None,
     "metrics": None,
@@ -141,19 +143,26 @@ def _read_target(raw_path: str) -> Target:
     if any(segment.startswith(".") for segment in shown):
         raise NotFound("Names that begin with a dot are not served.")
     if not literal and segments and segments[0] in _FIRST_SEGMENTS:
-        route = _FIRST_SEGMENTS[segments[0]]
-        if route is VIEWER and segments[1:2] == [_OPEN]:
-            return Target(OPEN, "/".join(segments[2:]), directory, session, {"dataset": "/".join(segments[2:])})
-        if segments[0] == _DATASETS and segments[-1] == _REVIEW and not directory:
-            path = segments[2:-1] if segments[1] == _LITERAL else segments[1:-1]
-            return Target(REVIEW_PAGE, "/".join(path), directory, session, {"dataset": "/".join(path)})
-        if route is None:
-            raise NotFound(f"/{segments[0]} is reserved; a directory of that name is /~/{segments[0]}/.")
-        return Target(route, "/".join(segments[1:]), directory, session)
+        return _reserved_target(segments, directory, session)
     if not segments and not literal:
         return Target(INDEX, "", directory, session)
     route, parts = _tree_route(segments, directory)
     return Target(route, "/".join(segments), directory, session, parts)
+
+
+def _reserved_target(segments: list[str], directory: bool, session: Session | None) -> Target:
+    """What a path means whose first segment is ours; raises NotFound for those that mean nothing yet."""
+    route = _FIRST_SEGMENTS[segments[0]]
+    if route is VIEWER and segments[1:2] == [_OPEN]:
+        return Target(OPEN, "/".join(segments[2:]), directory, session, {"dataset": "/".join(segments[2:])})
+    if segments[0] == _DATASETS and segments[-1] == _REVIEW and not directory:
+        path = segments[2:-1] if segments[1] == _LITERAL else segments[1:-1]
+        return Target(REVIEW_PAGE, "/".join(path), directory, session, {"dataset": "/".join(path)})
+    if route is STATES and len(segments) > 1:
+        return Target(SAVED_STATE, "/".join(segments[1:]), directory, session, {"id": "/".join(segments[1:])})
+    if route is None:
+        raise NotFound(f"/{segments[0]} is reserved; a directory of that name is /~/{segments[0]}/.")
+    return Target(route, "/".join(segments[1:]), directory, session)
 
 
 def _catalog_target(raw_path: str) -> Target | None:
