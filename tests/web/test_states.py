@@ -81,9 +81,9 @@ async def test_what_is_saved_is_on_disk_before_the_answer(client: Client, monkey
         calls.append("fsync")
         fsync(descriptor)
 
-    def noted_rename(*given: str, **more: int) -> None:
+    def noted_rename(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
         calls.append("rename")
-        rename(*given, **more)
+        rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "rename", noted_rename)
