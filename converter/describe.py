@@ -29,6 +29,7 @@ from precomputed_server.files import typed
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import Resolution, ScaleInfo, VolumeInfo
 from precomputed_server.format.names import ANNOTATIONS, BLOCK_INFO, RECORD, STATISTICS
+from precomputed_server.format.record import Words, with_words
 from precomputed_server.writing import replace_file
 
 IN_VOXELS, IN_NANOMETRES = "voxel", "nm"
@@ -132,7 +133,8 @@ def describe(
 
 
 def _corrected(before: Described, asked: Corrections, naming: Naming) -> Described:
-    record = _with_texts(before, asked)
+    words = Words(asked.title, asked.description, asked.tags)
+    record = with_words(before.record, words, before.title, uuid.uuid4().hex)
     info = before.info
     if info is None:
         if replace(asked, title=None, tags=None, description=None) != Corrections():
@@ -146,17 +148,6 @@ def _corrected(before: Described, asked: Corrections, naming: Naming) -> Describ
         _check_offset(before.path, asked.offset)
         info, record["offset"] = shifted(info, asked.offset, before.record.get("offset"))
     return Described(before.path, record, info)
-
-
-def _with_texts(before: Described, asked: Corrections) -> dict[str, Any]:
-    record = {"format": 1, "id": uuid.uuid4().hex, "title": before.title, **before.record}
-    if asked.title is not None:
-        record["title"] = asked.title
-    if asked.description is not None:
-        record["description"] = asked.description
-    if asked.tags is not None:
-        record["tags"] = list(dict.fromkeys(asked.tags))
-    return record
 
 
 def _check_offset(dataset: Path, offset: Vector) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from precomputed_server.catalog.amendment import amend
 from precomputed_server.catalog.database import Catalog, Page, Query
 from precomputed_server.catalog.indexer import catalog_path
 from precomputed_server.errors import Busy
@@ -35,6 +36,16 @@ class CatalogReader:
     def get(self, path: str) -> dict[str, Any] | None:
         """What is known of a dataset; raises as `search`."""
         return self._asked(lambda catalog: catalog.get(path))
+
+    def amend(self, path: str, said: Mapping[str, Any]) -> None:
+        """Let what people said of a dataset be found at once; where that cannot be, the next scan sees to it.
+
+        Raises as `search`.
+        """
+        self._asked(lambda catalog: None)
+        if self._path is not None:
+            with contextlib.suppress(sqlite3.Error):
+                amend(self._path, path, said)
 
     def close(self) -> None:
         """Give the database back."""

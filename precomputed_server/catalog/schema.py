@@ -9,6 +9,7 @@ _VERSION = 1
 """Of the tables: a catalog of another version is made anew from the tree."""
 
 _BUSY_S = 10.0
+_AMENDING_S = 1.0
 _DATASETS = {
     "number": int,
     "path": str,
@@ -57,8 +58,17 @@ def opened(path: Path) -> sqlite3.Connection:
 
 def opened_for_reading(path: Path) -> sqlite3.Connection:
     """The database as it is; raises sqlite3.Error where there is none or it is of another version."""
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
+    return _opened_as_it_is(path, "ro", _BUSY_S)
+
+
+def opened_for_amending(path: Path) -> sqlite3.Connection:
+    """The database as it is, for one short change beside its writer; raises as `opened_for_reading`."""
+    return _opened_as_it_is(path, "rw", _AMENDING_S)
+
+
+def _opened_as_it_is(path: Path, mode: str, timeout_s: float) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, timeout=timeout_s, isolation_level=None)
     try:
         connection.execute("PRAGMA temp_store = MEMORY")
         if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:

@@ -28,7 +28,7 @@ from annotation_store.web.collections import COLLECTION_SERVICE, CollectionServi
 from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
-from precomputed_server.web import cutout, datasets, pages, pictures, states, tiles, viewer
+from precomputed_server.web import cutout, datasets, describing, pages, pictures, states, tiles, viewer
 from precomputed_server.web.boxes import Boxes
 from precomputed_server.web.datasets import TargetHandler
 from precomputed_server.web.express import Runner
@@ -44,6 +44,7 @@ from precomputed_server.web.routes import (
     DATASET_HISTOGRAM,
     DATASET_LINK,
     DATASET_PREVIEW,
+    DATASET_PROGRESS,
     DATASET_THUMBNAIL,
     DATASETS,
     EDITS,
@@ -97,6 +98,7 @@ READERS: Mapping[Route, TargetHandler] = {
     DATASET_THUMBNAIL: datasets.unless_dataset(pictures.get_thumbnail),
     DATASET_PREVIEW: datasets.unless_dataset(pictures.get_preview),
     DATASET_LINK: datasets.unless_dataset(viewer_link.get_dataset_link),
+    DATASET_PROGRESS: datasets.unless_dataset(progress.get_progress),
     LINK: viewer_link.get_link,
     SAVED_STATE: states.get_saved_state,
     VIEWER: viewer.get_viewer,
@@ -124,6 +126,7 @@ READERS: Mapping[Route, TargetHandler] = {
     TREE: tiles.get_file,
 }
 WRITERS: Mapping[tuple[Route, str], TargetHandler] = {
+    (DATASET, "PATCH"): describing.patch_dataset,
     (STATES, "POST"): states.post_states,
     (LEAF, "PUT"): leaf.put_leaf,
     (LEAF, "PATCH"): leaf.patch_leaf,
@@ -210,6 +213,7 @@ async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     await app[STORE].close()
     await asyncio.to_thread(app[pictures.PICTURES].close)
     await asyncio.to_thread(app[states.STATE_SERVICE].close)
+    await asyncio.to_thread(app[describing.RECORD_WRITER].close)
     await asyncio.to_thread(app[STATE].close)
 
 
@@ -239,6 +243,7 @@ def create_app(settings: Settings, *, writer_apart: bool = False) -> web.Applica
     app[progress.PROGRESS] = progress.ProgressService(settings, app[STORE])
     app[pictures.PICTURES] = pictures.Pictures(settings, state)
     app[states.STATE_SERVICE] = states.StateService(settings)
+    app[describing.RECORD_WRITER] = describing.RecordWriter(settings, state)
     app.router.add_route("*", r"/{path:[\s\S]*}", dispatch)
     app.on_startup.append(_probe_mount)
     app.on_response_prepare.append(_add_common_headers)

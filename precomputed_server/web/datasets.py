@@ -11,8 +11,9 @@ from aiohttp import web
 
 from precomputed_server.catalog.database import SORTS, Query
 from precomputed_server.catalog.entries import STATES
+from precomputed_server.catalog.record_writing import record_version
 from precomputed_server.errors import Busy, InvalidInput, NotFound
-from precomputed_server.web.respond import json_answer
+from precomputed_server.web.respond import json_answer, quoted
 from precomputed_server.web.state import STATE
 from precomputed_server.web.targets import Target
 
@@ -41,10 +42,11 @@ async def get_datasets(request: web.Request, target: Target) -> web.StreamRespon
 async def get_dataset(request: web.Request, target: Target) -> web.StreamResponse:
     """What is known of one dataset."""
     state = request.app[STATE]
-    found = await state.page(state.catalog.get, _place(target.path))
+    path = target.parts["dataset"]
+    found = await state.page(state.catalog.get, path)
     if found is None:
         raise NotFound(f"The catalog has no dataset {target.path}.")
-    return json_answer(found)
+    return json_answer(found, {"ETag": quoted(await state.far(record_version, state.tree, path))})
 
 
 def unless_dataset(handler: TargetHandler) -> TargetHandler:
@@ -59,10 +61,6 @@ def unless_dataset(handler: TargetHandler) -> TargetHandler:
         return await handler(request, target) if found is None else json_answer(found)
 
     return handle
-
-
-def _place(path: str) -> str:
-    return "" if path == "." else path
 
 
 def _query(request: web.Request) -> Query:

@@ -24,7 +24,12 @@ class Route:
 INDEX = Route("index", "/index.html", READ, "The page that lists the datasets; `/` answers it too.")
 API = Route("api", "/api/", READ, "This interface, to read and to try (Swagger UI); `/api/openapi.json` is its text.")
 DATASETS = Route("datasets", "/api/v1/datasets", READ, "The datasets of the catalog: search, count and sort them.")
-DATASET = Route("dataset", "/api/v1/datasets/{dataset}", READ, "What the catalog knows of a dataset.")
+DATASET = Route(
+    "dataset",
+    "/api/v1/datasets/{dataset}",
+    (*READ, "PATCH"),
+    "What the catalog knows of a dataset; change its title, description or tags.",
+)
 DATASET_HISTOGRAM = Route(
     "histogram", "/api/v1/datasets/{dataset}/histogram", READ, "The range and histogram of each channel of a layer."
 )
@@ -34,6 +39,12 @@ DATASET_THUMBNAIL = Route(
 DATASET_PREVIEW = Route("preview", "/api/v1/datasets/{dataset}/preview.png", READ, "A picture of one slice of a layer.")
 DATASET_LINK = Route(
     "dataset link", "/api/v1/datasets/{dataset}/link", READ, "The link that shows a dataset in Neuroglancer."
+)
+DATASET_PROGRESS = Route(
+    "dataset progress",
+    "/api/v1/datasets/{dataset}/annotations/progress",
+    READ,
+    "How many annotations of a dataset are drawn, looked at and confirmed.",
 )
 LINK = Route("link", "/api/v1/link", READ, "One link that shows several datasets in Neuroglancer.")
 STATES = Route("states", "/states", ACT, "Save a viewer state, for a short link.")
@@ -127,6 +138,7 @@ ROUTES = (
     DATASET_THUMBNAIL,
     DATASET_PREVIEW,
     DATASET_LINK,
+    DATASET_PROGRESS,
     LINK,
     STATES,
     SAVED_STATE,

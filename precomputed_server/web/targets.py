@@ -27,6 +27,7 @@ from precomputed_server.web.routes import (
     DATASET_HISTOGRAM,
     DATASET_LINK,
     DATASET_PREVIEW,
+    DATASET_PROGRESS,
     DATASET_THUMBNAIL,
     DATASETS,
     EDITS,
@@ -177,6 +178,8 @@ def _catalog_target(raw_path: str) -> Target | None:
         return None
     rest = [part for text in texts[3:] for part in _SLASH.split(text) if part]
     path = "/".join(_ROOT if part == _ROOT else _segment(part) for part in rest)
+    if raw_path.endswith("/"):  # surely a dataset, even where it is named like what is known of one
+        return _dataset_target(path) if path else Target(DATASETS, "")
     return _of_catalog(path) if path else Target(DATASETS, "")
 
 
@@ -185,6 +188,7 @@ _OF_CATALOGUED: Mapping[str, Route] = {
     "thumbnail.png": DATASET_THUMBNAIL,
     "preview.png": DATASET_PREVIEW,
     "link": DATASET_LINK,
+    "annotations/progress": DATASET_PROGRESS,
 }
 _ROOT = "."
 
@@ -195,6 +199,10 @@ def _of_catalog(path: str) -> Target:
         if path == suffix or path.endswith(f"/{suffix}"):
             dataset = path.removesuffix(suffix).rstrip("/")
             return Target(route, path, parts={"dataset": "" if dataset == _ROOT else dataset})
+    return _dataset_target(path)
+
+
+def _dataset_target(path: str) -> Target:
     return Target(DATASET, path, parts={"dataset": "" if path == _ROOT else path})
 
 
