@@ -64,7 +64,8 @@ class Pictures:
         chosen = contrast or (await self.with_contrast(plane.dataset)).contrast
         state = self._state
         make = functools.partial(draw, state.tree, state.volumes, plane, chosen, self._limit)
-        return await self._made(f"{version}.png", make)
+        # A contrast that somebody is trying out is soon another one.
+        return await self._made(f"{version}.png", make, self._kept if contrast is None else None)
 
     async def with_contrast(self, dataset: Dataset) -> Dataset:
         """The dataset with the contrast of a sample where nobody counted its voxels, and as it is where none helps."""
@@ -82,27 +83,27 @@ class Pictures:
         plane = await state.far(plane_of, state.tree, dataset, 1)
         version = await state.far(version_of, state.tree, plane)
         make = functools.partial(_sampled, state, dataset, self._limit)
-        figures: list[dict[str, Any]] = orjson.loads(await self._made(f"{version}.json", make))
+        figures: list[dict[str, Any]] = orjson.loads(await self._made(f"{version}.json", make, self._kept))
         return figures
 
-    async def _made(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """The file of that name, or what `make` gives; it goes on when the one who asked first goes away."""
+    async def _made(self, name: str, make: Callable[[], bytes], kept: KeptFiles | None) -> bytes:
+        """The file `name` of `kept`, or what `make` gives; it goes on when the one who asked first goes away."""
         flight = self._flights.get(name)
         if flight is None:
             if len(self._flights) >= _WAITING:
                 raise Busy("Too many pictures wait to be drawn; try again.", 1)
-            flight = asyncio.create_task(self._recalled_or_made(name, make))
+            flight = asyncio.create_task(self._recalled_or_made(name, make, kept))
             self._flights[name] = flight
             flight.add_done_callback(functools.partial(self._landed, name))
         return await asyncio.shield(flight)
 
-    async def _recalled_or_made(self, name: str, make: Callable[[], bytes]) -> bytes:
-        kept = None if self._kept is None else await self._state.far(self._kept.get, name)
-        if kept is not None:
-            return kept
+    async def _recalled_or_made(self, name: str, make: Callable[[], bytes], kept: KeptFiles | None) -> bytes:
+        recalled = None if kept is None else await self._state.far(kept.get, name)
+        if recalled is not None:
+            return recalled
         made = await asyncio.get_running_loop().run_in_executor(self._pool, _typed, make)
-        if self._kept is not None:
-            await self._state.far(self._kept.put, name, made)
+        if kept is not None:
+            await self._state.far(kept.put, name, made)
         return made
 
     def _landed(self, name: str, flight: asyncio.Task[bytes]) -> None:

@@ -152,12 +152,14 @@ async def test_a_coarse_scale_is_scrolled_in_voxels_of_the_finest(root: Path, cl
         assert np.unique(await picture(client, f"brain/preview.png?z={z}&size=64")).tolist() == [z // 4 * 4]
 
 
-async def test_a_preview_under_another_contrast_and_size(root: Path, client: Client) -> None:
+async def test_a_preview_under_another_contrast_and_size(root: Path, client: Client, tmp_path: Path) -> None:
     voxels = volume((1, 4, 128, 64), "uint8")
     write_dataset(root / "brain", voxels, resolution_nm=(10, 10, 10))
     pixels = await picture(client, "brain/preview.png?z=1&range=100,101&size=512")
     assert np.array_equal(pixels == 255, voxels[0, 1] > 100)
+    assert not list((tmp_path / "state").glob("*/pictures/*.png"))
     assert (await picture(client, "brain/preview.png?size=32")).shape == (32, 16)
+    assert len(list((tmp_path / "state").glob("*/pictures/*.png"))) == 1
 
 
 @pytest.mark.parametrize(
