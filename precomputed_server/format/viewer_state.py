@@ -19,6 +19,8 @@ _PANEL_PIXELS = (600, 340, 340)
 """What one of four panels has on a small screen: x lies across it, y and z down; the whole extent is fitted into it."""
 
 _IMAGE, _SEGMENTATION = "image", "segmentation"
+_ADDED = {"blend": "additive", "opacity": 1}
+"""Of layers that are added up: by themselves they would be half as bright."""
 _MARKER_COLOUR = "#ffff00"
 COLOURS = ("#00a0ff", "#ff4dd8", "#ffd23f", "#3fd96b", "#ff5a3c", "#b18cff")
 
@@ -118,7 +120,7 @@ def _added_up(layers: Sequence[ViewerLayer]) -> list[dict[str, Any]]:
         return [_layer(layer) for layer in layers]
     numbers = {id(layer): number for number, layer in enumerate(images)}
     return [
-        _layer(_coloured(layer, numbers[id(layer)])) | {"blend": "additive"} if id(layer) in numbers else _layer(layer)
+        _layer(_coloured(layer, numbers[id(layer)])) | _ADDED if id(layer) in numbers else _layer(layer)
         for layer in layers
     ]
 
