@@ -36,6 +36,11 @@ SLOTS = (
     "/neuroglancer/v/1/{}/{}/{}/{}/{}/{}/{}/secret",
     "/static/{}/app.py",
     "/api/{}/__init__.py",
+    "/api/v1/datasets/{}/secret",
+    "/api/v1/datasets/{}/secret/preview.png",
+    "/api/v1/datasets/brain/{}/{}/link",
+    "/api/v1/link?dataset={}/secret",
+    "/states/{}/secret",
 )
 BODIES = {"GET": b"", "HEAD": b"", "PUT": b"[]", "PATCH": b"[]", "POST": b'{"version":1}', "DELETE": b""}
 KEPT = re.compile(r"/state|/state/root-[0-9a-f]+(/pages(/pages-[0-9T]+\.jsonl)?|/refused(/[0-9a-f]{16}\.\w+(\.gz)?)?)?")
@@ -89,7 +94,8 @@ async def test_nothing_outside_is_read_written_or_told_of(root: Path, client: Cl
         status = int(answer.split(b" ", 2)[1])
         assert CANARY.encode() not in answer, request
         assert b"root:" not in answer, request
-        assert status < 500, (request, answer)
+        # Nobody has made a catalog here.
+        assert status < 500 or (status == 503 and b" /api/v1/datasets/" in request), (request, answer)
         if request.startswith((b"PUT", b"PATCH", b"POST", b"DELETE")):
             assert status >= 400 or b'{"filename":"brain/annotations/x0y0z0/' in answer, (request, answer)
     assert outside(tmp_path, root, tree_of(tmp_path)) == outside(tmp_path, root, before)
