@@ -185,7 +185,7 @@ async def test_the_query_is_no_part_of_the_path(brain: Path, client: Client) -> 
 
 def test_every_route_can_be_read_or_only_acts() -> None:
     acting = {route.name for route in ROUTES if route.methods[:2] != ("GET", "HEAD")}
-    assert acting == {"restore", "edits", "import", "parked end"}
+    assert acting == {"restore", "edits", "import", "parked end", "states"}
     assert {route.methods for route in ROUTES if route.name in acting} == {("POST",)}
 
 
