@@ -26,6 +26,7 @@ from annotation_store.exchange.swc import UM, VOXEL
 from annotation_store.model import GEOMETRY, Item
 from annotation_store.store import AnnotationStore
 from annotation_store.views.export import write_precomputed
+from annotation_store.volume import volume_of
 from precomputed_server import settings
 from precomputed_server.errors import InvalidInput
 from precomputed_server.files import Tree
@@ -64,9 +65,7 @@ class Dataset:
 
 def opened(directory: Path) -> Dataset:
     """The dataset at `directory`; raises InvalidInput where there is none."""
-    if not (directory / "info").is_file():
-        raise InvalidInput(f"{directory} is no dataset: it has no info file. Name the directory of one.")
-    info = VolumeInfo.from_bytes((directory / "info").read_bytes())
+    info = volume_of(directory)
     if (directory / ANNOTATIONS).is_dir():
         become_owner(directory)
     return Dataset(directory, AnnotationStore(Tree(directory)), info)

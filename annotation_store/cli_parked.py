@@ -20,10 +20,10 @@ from annotation_store.pages.journal import Journal
 from annotation_store.pages.refused import RefusedSaves
 from annotation_store.reader import ParkedSave
 from annotation_store.store import PAGES, REFUSED, AnnotationStore
+from annotation_store.volume import volume_of
 from precomputed_server import settings
 from precomputed_server.errors import InvalidInput, NotFound
 from precomputed_server.files import Tree
-from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.local_state import states_of_dataset
 
@@ -152,7 +152,7 @@ def _apply_refused(dataset: Path, found: Refused, author: str) -> Outcome:
     root = Path(*dataset.resolve().parts[: len(dataset.resolve().parts) - len(Path(found.dataset).parts)])
     with contextlib.closing(Tree(root)) as tree:
         store = AnnotationStore(tree, journal=Journal(found.state / PAGES))
-        bounds = VolumeInfo.from_bytes((dataset / "info").read_bytes()).scales[0].bounds
+        bounds = volume_of(dataset).scales[0].bounds
         directory = store.blocks(found.dataset, bounds).directory(row["block"])
         location = store.locate(found.dataset, directory, row["leaf"])
         part = Part(location.leaf, "put", body=body)

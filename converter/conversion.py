@@ -6,17 +6,19 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from converter.options import ConvertOptions
 from converter.output.corrections import Corrected
 from converter.output.provenance import Origin
 from converter.pyramid.plan import Pyramid, pyramid_of
 from converter.pyramid.scales import Level, levels, volume_info
+from converter.pyramid.target import Coarser, Target
 from converter.pyramid.tasks import FAIL, Volume
 from converter.source_version import source_version
 from converter.stacks.channels import Channel
 from converter.stacks.data_type import label_remarks, label_type
-from converter.stacks.source import read_stack
+from converter.stacks.source import Stack, read_stack
 from converter.stacks.stack_source import StackSource, stack_source
 from converter.stacks.voxel_size import edge_remarks, voxel_size
 from converter.writers import COMPRESSED_SEGMENTATION, Voxels, Writer, writer
@@ -27,7 +29,10 @@ from precomputed_server.format.statistics import row_stride
 
 @dataclass(frozen=True)
 class Conversion:
-    """A conversion that has been checked and can begin."""
+    """A conversion that has been checked and can begin.
+
+    Levels before `first_kept` are made but not kept: they are read from the stack where it is served as it is.
+    """
 
     origin: Origin
     source: StackSource
@@ -35,6 +40,7 @@ class Conversion:
     levels: tuple[Level, ...]
     writer: Writer
     channels: tuple[Channel, ...]
+    first_kept: int = 0
 
     @property
     def options(self) -> ConvertOptions:
@@ -76,6 +82,12 @@ class Conversion:
         steps = tuple(level.step for level in self.levels)
         return pyramid_of(self.scales, steps, self.volume.num_channels, self.volume.dtype)
 
+    def target(self, directory: Path) -> Target:
+        """Where its chunks are put, in a directory of levels."""
+        if self.first_kept:
+            return Coarser(directory, self.scales, self.writer, self.first_kept)
+        return Target(directory, self.scales, self.writer)
+
     @property
     def identity(self) -> str:
         """Tells whether an interrupted conversion is this one: by what was asked, and the voxels that it found."""
@@ -88,18 +100,23 @@ def prepare(sources: tuple[str, ...], options: ConvertOptions, known: Corrected)
     began = time.time()
     stack = read_stack(sources, options.source, tolerant=options.on_error != FAIL)
     size = voxel_size(stack.metadata, options.voxel_size, options.assumed_voxel_size, known.edges)
+    files = {plane.path: plane.version for pages in stack.planes for plane in pages}
     size = size.seen(options.source.view)
+    return of_stack(stack, Origin(sources, options, files, size, began, source_version(sources, files, options)), known)
+
+
+def of_stack(stack: Stack, origin: Origin, known: Corrected) -> Conversion:
+    """The conversion of a stack whose headers were read; raises InvalidInput for what cannot be made of it."""
+    options = origin.options
     compact = options.segmentation and options.encoding == COMPRESSED_SEGMENTATION
     dtype = options.dtype or (label_type(stack.dtype) if compact else None)
     source = stack_source(stack, options.source, dtype, options.segmentation)
     if options.segmentation and stack.num_channels > 1:
         raise InvalidInput(
-            f"Labels have one channel and {sources[0]} has {stack.num_channels}; leave --segmentation out."
+            f"Labels have one channel and {origin.sources[0]} has {stack.num_channels}; leave --segmentation out."
         )
     bounds = source.bounds
     volume = Volume(source.dtype, stack.num_channels, options.segmentation, options.method, row_stride(bounds.voxels))
-    pyramid = levels(source.size, size.nanometres, options.pyramid, bounds.start)
+    pyramid = levels(source.size, origin.voxel_size.nanometres, options.pyramid, bounds.start)
     chosen = writer(options.output, Voxels(source.dtype, stack.num_channels, options.chunk_size))
-    files = {plane.path: plane.version for pages in stack.planes for plane in pages}
-    origin = Origin(sources, options, files, size, began, source_version(sources, files, options))
     return Conversion(origin, source, volume, pyramid, chosen, known.of(stack.channels))

@@ -106,6 +106,21 @@ def convert(
         raise not_written(destination, error) from error
 
 
+def convert_prepared(conversion: Conversion, dest: Path, crew: Crew) -> Summary:
+    """Carry out a conversion whose source has been read, into a directory of this program's own.
+
+    One that was killed goes on where it stood. Raises as `convert`.
+    """
+    destination = Destination(dest.absolute())
+    try:
+        if finish_interrupted(destination, None) is not None:
+            return finished_summary(destination)
+        with locked(destination):
+            return _run(conversion, destination, crew, None, None)
+    except OSError as error:
+        raise not_written(destination, error) from error
+
+
 def _run(
     conversion: Conversion,
     destination: Destination,
@@ -122,11 +137,12 @@ def _run(
     if transforming and transform is None:
         raise InvalidInput("Annotations are moved by the command line; use `precomputed convert`.")
     blocks = _replaced_blocks(conversion, destination, existing)
-    check_space(destination, conversion.pyramid, conversion.writer, compressed=conversion.options.format != "raw")
+    if not conversion.first_kept:
+        check_space(destination, conversion.pyramid, conversion.writer, compressed=conversion.options.format != "raw")
     files = conversion.origin.files
     pyramid, stack = conversion.pyramid, conversion.source
     staged = staging_for(destination, conversion.identity, files, lambda: make_plan(pyramid, stack, crew))
-    target = Target(staged.directory, conversion.scales, conversion.writer)
+    target = conversion.target(staged.directory)
     build = Build(
         pyramid,
         stack,

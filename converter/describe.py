@@ -125,14 +125,15 @@ def describe(
         finish_interrupted(destination, transform)
         with locked(destination):
             before = described(dataset)
-            after = _corrected(before, corrections, naming)
+            after = corrected(before, corrections, naming)
             _write(destination, before, after)
             return after
     except OSError as error:
         raise typed(error, str(error.filename or dataset), writing=True) from error
 
 
-def _corrected(before: Described, asked: Corrections, naming: Naming) -> Described:
+def corrected(before: Described, asked: Corrections, naming: Naming) -> Described:
+    """What a dataset says of itself once it is corrected; nothing is written. Raises as `describe`."""
     words = Words(asked.title, asked.description, asked.tags)
     record = with_words(before.record, words, before.title, uuid.uuid4().hex)
     info = before.info

@@ -14,6 +14,7 @@ from precomputed_server.errors import Busy, PrecomputedError
 from precomputed_server.files import Tree
 from precomputed_server.readers.volumes import Volumes
 from precomputed_server.settings import Settings
+from precomputed_server.stack_keeper import open_stacks
 
 _log = logging.getLogger("precomputed_server")
 
@@ -23,25 +24,32 @@ _AGAIN_S = 1.0
 @contextmanager
 def open_indexer(settings: Settings, path: Path) -> Iterator[Indexer]:
     """The indexer of a root for one look; the caller holds the catalog's lock."""
-    tree = Tree(settings.root)
-    try:
-        with closing(Indexer(tree, Volumes(tree), path, AnnotationCounter(tree))) as indexer:
-            yield indexer
-    finally:
-        tree.close()
+    with (
+        _volumes(settings) as (tree, volumes),
+        closing(Indexer(tree, volumes, path, AnnotationCounter(tree))) as indexer,
+    ):
+        yield indexer
 
 
 def keep_catalog(settings: Settings, path: Path, hints: Hints) -> None:
     """Keep the catalog at `path` up to date until the hints are stopped; the caller holds its lock."""
-    tree = Tree(settings.root)
-    try:
+    with _volumes(settings) as (tree, volumes):
         counter = AnnotationCounter(tree)
         keep(
-            lambda: Indexer(tree, Volumes(tree), path, counter),
+            lambda: Indexer(tree, volumes, path, counter),
             lambda: watching(settings.root, hints),
             hints,
             settings.index_period,
         )
+
+
+@contextmanager
+def _volumes(settings: Settings) -> Iterator[tuple[Tree, Volumes]]:
+    """The tree and its volumes; that they are listed is no use that anybody makes of a stack."""
+    tree = Tree(settings.root)
+    try:
+        with closing(open_stacks(settings, tree, counts_use=False)) as stacks:
+            yield tree, Volumes(tree, stacks)
     finally:
         tree.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from annotation_store.slices import slice_naming
 from annotation_store.transform import transform_annotations
 from converter.describe import Corrections, Described, describe, described
 from converter.report import table
+from converter.served.publish import dataset_of, is_stack, publish
+from converter.served.record import STACK
 from converter.stacks.voxel_size import parse_edges
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
@@ -30,7 +33,7 @@ _COLOR = re.compile("#[0-9a-f]{6}")
 
 
 @click.command("describe")
-@click.argument("dataset", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("dataset", type=click.Path(exists=True, path_type=Path))
 @click.option("--voxel-size", metavar="X,Y,Z", help="Edges of a voxel in µm; `,,2` leaves x and y as they are.")
 @click.option("--offset", metavar="X,Y,Z", help="The voxel at which the volume begins; only without annotations.")
 @click.option("--channel-names", metavar="NAME,…", help="A name for each channel; an empty one leaves it as it is.")
@@ -38,19 +41,36 @@ _COLOR = re.compile("#[0-9a-f]{6}")
 @click.option("--title", metavar="TEXT", help="What the dataset is called; empty: as its directory.")
 @click.option("--tags", metavar="TAG,…", help="Words by which it is found, instead of those that it has.")
 @click.option("--description", metavar="TEXT", help="What it shows.")
+@click.option("--segmentation", is_flag=True, help="The voxels of a stack are labels.")
+@click.option(
+    "--to",
+    "to",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The dataset that a stack becomes  [default: its directory, of a file that of its name beside it]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def describe_command(dataset: Path, as_json: bool, **given: str | None) -> None:
+def describe_command(dataset: Path, as_json: bool, to: Path | None, segmentation: bool, **given: str | None) -> None:
     """Correct what DATASET says of itself, without converting it again, and print what it says.
 
     Voxels stay as they are. Annotations are in voxels and stay too: they move with the image.
+
+    Where DATASET is a directory of TIFF planes or a multi-page TIFF, it becomes a dataset without being converted: the
+    server reads the planes, and makes coarser levels in the background.
 
     \b
     precomputed describe /data/brain
     precomputed describe /data/brain --voxel-size ,,2.5
     precomputed describe /data/brain --channel-names DAPI,GFP --colors blue,green --tags mouse,cleared
+    precomputed describe /data/raw/planes --voxel-size 0.65,0.65,2
+    precomputed describe /data/raw/stack.tif --to /data/mouse_3
     """
     corrections = _corrections(given)
-    if corrections.is_empty:
+    if is_stack(dataset):
+        found = publish(dataset, to or dataset_of(dataset), corrections, slice_naming, segmentation or None)
+    elif to is not None or segmentation:
+        raise InvalidInput(f"--to and --segmentation are for stacks, and {dataset} is none; leave them out.")
+    elif corrections.is_empty:
         found = described(dataset)
     else:
         found = describe(dataset, corrections, slice_naming, transform_annotations)
@@ -113,6 +133,8 @@ def _rows(found: Described) -> list[tuple[str, str]]:
         (f"channel {number}", f"{channel.name or '-'} {channel.color or ''}".strip())
         for number, channel in enumerate(found.channels)
     ]
+    if STACK in record:
+        rows.append(("served", f"as it is, from {os.path.normpath(found.path / record[STACK]['source'])}"))
     return [
         *rows,
         ("size", f"{' × '.join(map(str, finest.size))} voxels, {info.data_type}, {info.volume_type}"),

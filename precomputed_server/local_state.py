@@ -19,6 +19,10 @@ from precomputed_server.errors import InvalidInput
 
 _log = logging.getLogger(__name__)
 
+STACKS, WANTED = "stacks", "wanted"
+"""Below the directory of a root: what is kept of stacks that are served as they are, and in the directory of each the
+file that asks for its coarser levels."""
+
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._]")
 
 

@@ -135,6 +135,14 @@ SETTINGS: tuple[Setting, ...] = (
         "Bytes of headers, indices and checksums of chunks that all workers together keep.",
         minimum=MEBIBYTE,
     ),
+    Setting(
+        "serve_stacks",
+        "",
+        "Directories of TIFF planes that are served though nobody described them, such as 'raw/*/planes'.",
+        computed="none",
+    ),
+    Setting("stack_memory", 256 * MEBIBYTE, "Bytes of rows of TIFF planes that all workers together keep.", minimum=0),
+    Setting("stack_cache", 16_384 * MEBIBYTE, "Bytes on disk of the coarser levels of served TIFF stacks.", minimum=0),
     Setting("decodes_waiting", 256, "Chunks that one worker may have waiting to be decoded, else 503.", maximum=65_536),
     Setting("decode_threads", 2, "Threads of each worker that inflate chunks.", maximum=256),
     Setting("max_cutout", 1024 * MEBIBYTE, "Largest cut-out, in bytes."),
@@ -187,6 +195,9 @@ class Settings:
     max_decoded: int
     chunk_memory: int
     header_memory: int
+    serve_stacks: str
+    stack_memory: int
+    stack_cache: int
     decodes_waiting: int
     decode_threads: int
     max_cutout: int

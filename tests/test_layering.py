@@ -45,6 +45,7 @@ MODULES = {
     "precomputed_server.cli_catalog": "assembly",
     "precomputed_server.catalog_keeper": "assembly",
     "precomputed_server.cli_link": "assembly",
+    "precomputed_server.stack_keeper": "assembly",
     "converter": "converter",
     "annotation_store": "annotations",
     "annotation_store.web": "annotations on the web",

@@ -77,6 +77,20 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Coarser(Target):
+    """Keeps the levels from `first` on: those before it are read from the stack itself."""
+
+    first: int = 1
+
+    def store(self, level: int, cell: Vector, box: Box, chunk: Array) -> tuple[Path | None, Row]:
+        """As `Target.store`; a chunk that is not kept has a row of nothing."""
+        if level >= self.first:
+            return super().store(level, cell, box, chunk)
+        columns, rows, _ = grid_shape(self.scales[level])
+        return None, ((cell[2] * rows + cell[1]) * columns + cell[0], 0, 0, 0)
+
+
+@dataclass(frozen=True)
 class Mending(Target):
     """A finished dataset, of which only the cells that are `wrong`, by level, are written: whole, or not at all.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,14 @@ PlanePlace = tuple[int, int]
 
 @dataclass(frozen=True)
 class FileVersion:
-    """What tells that a file has not changed: its size in bytes and its time of modification."""
+    """What tells that a file has not changed: its size in bytes and its time of modification.
+
+    With an `inode` it is that very file, wherever its name may lead by now.
+    """
 
     size: int
     mtime_ns: int
+    inode: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

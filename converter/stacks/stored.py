@@ -82,7 +82,11 @@ def version_of(descriptor: int) -> FileVersion:
 
 def check_unchanged(descriptor: int, plane: Plane) -> None:
     """Raise SourceError when the file is not the one whose header was read."""
-    if plane.version is not None and version_of(descriptor) != plane.version:
+    if plane.version is None:
+        return
+    status = os.fstat(descriptor)
+    now = FileVersion(status.st_size, status.st_mtime_ns)
+    if plane.version != now or plane.version.inode not in (None, status.st_ino):
         raise SourceError(
             f"{plane.path} has changed since its header was read; wait until nothing writes it, then convert again."
         )

@@ -118,8 +118,14 @@ def shown_layers(tree: Tree, volumes: Volumes, path: str) -> list[Dataset]:
 
 def recorded_figures(tree: Tree, volume: Volume) -> list[dict[str, Any]] | None:
     """The range and histogram of each channel as the conversion of `volume` counted them; None without them."""
-    channels = _read_json(tree, volume.path, STATISTICS).get("channels")
+    channels = _statistics(tree, volume).get("channels")
     return channels if isinstance(channels, list) and all(isinstance(row, dict) for row in channels) else None
+
+
+def _statistics(tree: Tree, volume: Volume) -> dict[str, Any]:
+    if volume.stack is None:
+        return _read_json(tree, volume.path, STATISTICS)
+    return _object(volume.stack.statistics() or b"{}")
 
 
 def _channels(record: dict[str, Any]) -> tuple[ViewerChannel, ...]:
@@ -146,7 +152,15 @@ def _range(row: dict[str, Any]) -> Contrast | None:
 
 def _read_json(tree: Tree, dataset: str, name: str) -> dict[str, Any]:
     try:
-        members = json.loads(tree.read(join(dataset, name)))
-    except (OSError, ValueError, RecursionError):
+        return _object(tree.read(join(dataset, name)))
+    except OSError:
+        return {}
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """What a JSON object says; nothing where it is none."""
+    try:
+        members = json.loads(text)
+    except (ValueError, RecursionError):
         return {}
     return members if isinstance(members, dict) else {}

@@ -74,7 +74,7 @@ class Scanner:
             return Unchanged(path), []
         state = (status.st_ino, status.st_mtime_ns)
         listed = self._listed.get(path)
-        if listed is None or listed[0] != state:
+        if listed is None or listed[0] != state or listed[1].planes:  # which somebody may have published since
             entry = self.surveyor.entry(path)
             if entry is not None:
                 self._listed.pop(path, None)
@@ -106,7 +106,8 @@ class _Listing:
         if not self.planes:
             return None
         files = "1 TIFF file" if self.planes == 1 else f"{self.planes} TIFF files"
-        reason = f"{files}, the first of them {self.first_plane}; convert them, or publish them as they are."
+        remedy = "convert them, or have them served as they are with `precomputed describe`"
+        reason = f"{files}, the first of them {self.first_plane}, not published; {remedy}."
         return Entry(path, STACK, reason, title=_name(path), total=self.planes, signature=reason)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from precomputed_server.catalog.conversions import Conversion, last_conversion
 from precomputed_server.catalog.entries import COMPLETE, CONVERTING, INCOMPLETE, UNUSABLE, Entry, Layer, Scale
-from precomputed_server.catalog.layouts import look_at
+from precomputed_server.catalog.layouts import Stored, look_at
 from precomputed_server.catalog.records import Record, read_record
 from precomputed_server.errors import PrecomputedError
 from precomputed_server.files import Tree, join, typed
@@ -62,7 +62,8 @@ class Surveyor:
             annotations=self.count(path) if volume is not None else None,
             done=None if shown is None else shown.done,
             total=None if shown is None else shown.total,
-            watched=watched,
+            # Of a stack, planes and levels change without any of these names: it is looked at each time.
+            watched=() if volume is not None and volume.stack is not None else watched,
             signature=signature,
         )
 
@@ -116,14 +117,20 @@ class Surveyor:
                 found.append(_missing(listed.name, listed.path, told))
         return found
 
-    def _layer(self, name: str, path: str, volume: Volume) -> Layer:
-        info = volume.info
-        stored = []
-        for scale in info.scales:
+    def _stored(self, volume: Volume) -> list[Stored | None]:
+        """What lies on disk of each scale; of a stack that is served as it is, its planes."""
+        if volume.stack is not None:
+            return [Stored(_STACK, volume.stack.source_bytes), *[Stored(_STACK, 0)] * (len(volume.info.scales) - 1)]
+        found: list[Stored | None] = []
+        for scale in volume.info.scales:
             try:
-                stored.append(look_at(self.tree, volume.path, scale))
+                found.append(look_at(self.tree, volume.path, scale))
             except OSError:
-                stored.append(None)
+                found.append(None)
+        return found
+
+    def _layer(self, name: str, path: str, volume: Volume) -> Layer:
+        info, stored = volume.info, self._stored(volume)
         missing = [scale.key for scale, lies in zip(info.scales, stored, strict=True) if lies is None]
         formats = dict.fromkeys(lies.format for lies in stored if lies is not None)
         counted = [lies.bytes for lies in stored if lies is not None]
@@ -141,6 +148,9 @@ class Surveyor:
             f"No chunks lie in {', '.join(missing)}." if missing else "",
         )
 
+
+_STACK = "stack"
+"""The format of planes that are served as they are."""
 
 _WATCHED = (".", "info", PRIVATE, RECORD, EVENTS, STATISTICS)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from precomputed_server.errors import Unreadable
+from precomputed_server.files import Fingerprint
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.info import ScaleInfo, VolumeInfo
 from precomputed_server.readers.indices import Indices
@@ -17,12 +18,16 @@ _SPARE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Place:
-    """A scale of a volume: where its files lie, and what is known of them already."""
+    """A scale of a volume: where its files lie, and what is known of them already.
+
+    The `stack`, where the volume is one of planes that are served as they are, knows where they lie instead.
+    """
 
     source: Source
     info: VolumeInfo
     scale: ScaleInfo
     indices: Indices
+    stack: ServedStack | None = None
 
 
 class ChunkReader(Protocol):
@@ -46,6 +51,45 @@ class ChunkReader(Protocol):
 
     def decode(self, stored: Stored, box: Box, limit: int) -> bytes:
         """The chunk's bytes as the scale's encoding has them, at most `limit`; raises Unreadable."""
+
+
+class ServedStack(Protocol):
+    """A volume without an `info` file: planes that are served as they are, in one state of theirs."""
+
+    @property
+    def info(self) -> VolumeInfo:
+        """What there is of it by now: full resolution, and the coarser scales that were made."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Of that, and of all planes."""
+
+    @property
+    def source_bytes(self) -> int:
+        """The bytes of the files of its planes."""
+
+    def reader(self, place: Place) -> ChunkReader:
+        """The chunks of one of its scales; what is there and cannot be read now raises Unreadable or Busy."""
+
+    def statistics(self) -> bytes | None:
+        """The text of `statistics.json`, which is made with the coarser scales; None before."""
+
+    def check_absent(self, key: str) -> None:
+        """Raise Busy for a scale that `info` does not have now and will have: nobody may take it for empty."""
+
+
+class Stacks(Protocol):
+    """The stacks of a tree that somebody asked to be served."""
+
+    def at(self, path: str, *, cached: bool = False) -> ServedStack | None:
+        """The stack whose dataset is the directory `path`, or None.
+
+        Raises Unreadable for one that cannot be served as it is, Busy while it is being looked at, BlockingIOError
+        when `cached` and a disk would be waited for.
+        """
+
+    def close(self) -> None:
+        """Give back what is open."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ def layouts(place: Place, *, cached: bool = False) -> Iterator[ChunkReader]:
     Files of single chunks come first, so that what is most frequent costs no look at anything else. Raises as
     `Source.open` does.
     """
+    if place.stack is not None:
+        yield place.stack.reader(place)
+        return
     if place.scale.other.get("sharding") is not None:
         yield Sharded.of(place)
         return
@@ -43,6 +46,9 @@ def fill_value(place: Place) -> float:
 def place_of(tree: Tree, volumes: Volumes, volume: Volume, scale: ScaleInfo) -> Place:
     """A scale in its directory; made once for each state of `info`."""
     directory = join(volume.path, scale.key)
+
+    if volume.stack is not None:  # which is remembered by who found it, and not for longer
+        return Place(Directory(tree, directory), volume.info, scale, volumes.indices, volume.stack)
 
     def make() -> tuple[Place, int]:
         return Place(Directory(tree, directory), volume.info, scale, volumes.indices), 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from precomputed_server.errors import Unreadable
 from precomputed_server.files import Fingerprint, Tree
 from precomputed_server.format.info import ScaleInfo, VolumeInfo, is_volume
+from precomputed_server.readers.base import ServedStack, Stacks
 from precomputed_server.readers.indices import Indices
 from precomputed_server.readers.stored import open_stored
 from precomputed_server.recent import Recent
@@ -19,19 +20,27 @@ _INDEX_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Volume:
-    """A directory whose `info` has scales; `path` is relative to the root, "" when the root is one itself."""
+    """A directory whose `info` has scales; `path` is relative to the root, "" when the root is one itself.
+
+    A `stack` has no such file; its `info` is made of what its planes say.
+    """
 
     path: str
     info: VolumeInfo
     fingerprint: Fingerprint
+    stack: ServedStack | None = None
 
 
 class Volumes:
-    """The volumes of a tree, remembered by the fingerprint of their `info`; `indices` says where their chunks lie."""
+    """The volumes of a tree, remembered by the fingerprint of their `info`; `indices` says where their chunks lie.
 
-    def __init__(self, tree: Tree, index_bytes: int = _INDEX_BYTES) -> None:
+    `stacks` are those among them that have no `info`, because they are served as they are.
+    """
+
+    def __init__(self, tree: Tree, stacks: Stacks | None = None, index_bytes: int = _INDEX_BYTES) -> None:
         """`index_bytes` is how much of headers and indices is kept."""
         self._tree = tree
+        self._stacks = stacks
         self.indices = Indices(index_bytes)
         self._known: Recent[str, tuple[Fingerprint, VolumeInfo | None]] = Recent(_REMEMBERED)
 
@@ -44,7 +53,7 @@ class Volumes:
         try:
             stored = open_stored(self._tree, f"{path}/info" if path else "info", cached=cached)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
+            return self._stack(path, cached=cached)
         with stored:
             known = self._known.get(path)
             if known is None or known[0] != stored.fingerprint:
@@ -60,9 +69,16 @@ class Volumes:
         for split in range(len(parts) - 1, -1, -1):
             volume = self.at("/".join(parts[:split]), cached=cached)
             if volume is not None:
-                scale = volume.info.scale("/".join(parts[split:]))
+                key = "/".join(parts[split:])
+                scale = volume.info.scale(key)
+                if scale is None and volume.stack is not None:
+                    volume.stack.check_absent(key)
                 return None if scale is None else (volume, scale)
         return None
+
+    def _stack(self, path: str, *, cached: bool) -> Volume | None:
+        found = None if self._stacks is None else self._stacks.at(path, cached=cached)
+        return None if found is None else Volume(path, found.info, found.fingerprint, found)
 
 
 def _parse(text: bytes) -> VolumeInfo | None:

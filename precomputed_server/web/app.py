@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
@@ -28,6 +29,7 @@ from annotation_store.web.collections import COLLECTION_SERVICE, CollectionServi
 from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
+from precomputed_server.stack_keeper import open_stacks
 from precomputed_server.web import cutout, datasets, describing, pages, pictures, states, tiles, viewer
 from precomputed_server.web.boxes import Boxes
 from precomputed_server.web.datasets import TargetHandler
@@ -235,7 +237,7 @@ def create_app(settings: Settings, *, writer_apart: bool = False) -> web.Applica
     Raises NotFound when the root is no directory, InvalidInput when the state directory cannot be used.
     """
     app = web.Application(middlewares=[_errors_as_problems], client_max_size=settings.max_body)
-    state = State(settings, viewer.open_client())
+    state = State(settings, viewer.open_client(), functools.partial(open_stacks, settings))
     app[STATE] = state
     app[cutout.BOXES] = Boxes(settings)
     app[STORE] = AnnotationService(settings, state.tree, state.volumes, remote=writer_apart)

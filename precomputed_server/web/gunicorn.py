@@ -27,6 +27,7 @@ from precomputed_server.catalog_keeper import keep_when_possible
 from precomputed_server.errors import InvalidInput
 from precomputed_server.local_state import state_of
 from precomputed_server.settings import Settings
+from precomputed_server.stack_keeper import keep_levels
 from precomputed_server.web.app import create_app, create_runner
 
 _HEARTBEATS = "/dev/shm"
@@ -73,12 +74,15 @@ class _Worker(GunicornUVLoopWebWorker):
             await self._index()
 
     async def _index(self) -> None:
-        hints = Hints()
+        hints, ending = Hints(), Hints()
         keeping = asyncio.create_task(asyncio.to_thread(keep_when_possible, self.app.chosen, hints))
-        while self._is_wanted() and not keeping.done():
+        making = asyncio.create_task(asyncio.to_thread(keep_levels, self.app.chosen, ending))
+        while self._is_wanted() and not keeping.done() and not making.done():
             await asyncio.sleep(_LOOK_S)
         hints.stop()
+        ending.stop()
         await keeping
+        await making
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Obey at once, and not only at the next of the turns that come every second."""

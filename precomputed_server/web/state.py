@@ -13,7 +13,7 @@ from aiohttp import web
 from precomputed_server.catalog.reading import CatalogReader
 from precomputed_server.files import Tree, typed
 from precomputed_server.mounts import is_local, read_mounts
-from precomputed_server.readers.base import Place
+from precomputed_server.readers.base import Place, Stacks
 from precomputed_server.readers.volumes import Volumes
 from precomputed_server.recent import Recent
 from precomputed_server.settings import Settings
@@ -26,14 +26,20 @@ _REMEMBERED_PLACES = 1024
 
 
 class State:
-    """The tree, its volumes and the thread pools of one worker; `viewer` holds the built Neuroglancer client."""
+    """The tree, its volumes and the thread pools of one worker; `viewer` holds the built Neuroglancer client.
 
-    def __init__(self, settings: Settings, viewer: Tree | None) -> None:
+    `open_stacks` finds the stacks of the tree that are served as they are.
+    """
+
+    def __init__(
+        self, settings: Settings, viewer: Tree | None, open_stacks: Callable[[Tree], Stacks] | None = None
+    ) -> None:
         self.settings = settings
         self.viewer = viewer
         self.stopping = asyncio.Event()
         self.tree = Tree(settings.root)
-        self.volumes = Volumes(self.tree, settings.header_memory // settings.workers // 2)
+        self._stacks = None if open_stacks is None else open_stacks(self.tree)
+        self.volumes = Volumes(self.tree, self._stacks, settings.header_memory // settings.workers // 2)
         self.catalog = CatalogReader(settings.state, settings.root)
         self.inline = is_local(read_mounts(settings.root))
         self.turns = Turns()
@@ -48,6 +54,8 @@ class State:
         self.decoder.close()
         self._page_pool.submit(self.catalog.close)
         self._page_pool.shutdown()
+        if self._stacks is not None:
+            self._stacks.close()
         self.tree.close()
 
     async def near(self, function: Callable[..., Result], *given: object) -> Result:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tifffile
 
 from converter import convert
 from precomputed_server.catalog.database import Catalog
@@ -20,6 +21,7 @@ from precomputed_server.catalog.indexer import only_indexer
 from precomputed_server.errors import Busy
 from precomputed_server.format.names import EVENTS, LOCK, PRIVATE
 from tests.catalog.trees import INFO, Indexed, make_dataset, write_record
+from tests.converter.served import published
 from tests.converter.stacks import options, volume, write_planes
 
 
@@ -61,6 +63,26 @@ def test_nothing_is_looked_at_twice_that_has_not_changed(root: Path, indexed: In
     write_record(root / "3", title="new")
     assert indexed.indexer.scan().changed == 1
     assert {dataset["title"] for dataset in indexed.found()} == {"0", "1", "2", "new", "4", "raw"}
+
+
+def test_a_stack_is_a_dataset_once_it_is_published(root: Path, indexed: Indexed) -> None:
+    planes = write_planes(root / "mouse", volume(70, 66, 5))
+    (planes / PRIVATE).mkdir()
+    indexed.indexer.scan()
+    (found,) = indexed.found()
+    assert (found["state"], found["layers"]) == ("stack", [])
+    assert "precomputed describe" in found["reason"]
+    time.sleep(2.1)  # its listing is remembered by now
+    indexed.indexer.scan()
+    published(planes)
+    indexed.indexer.scan()
+    (found,) = indexed.found()
+    assert (found["state"], found["format"], found["title"]) == ("complete", "stack", "mouse")
+    assert found["bytes"] == sum(path.stat().st_size for path in planes.glob("*.tif"))
+    tifffile.imwrite(planes / "img_5.tif", volume(70, 66, 1)[0], metadata=None)
+    indexed.stacks.forget()
+    indexed.indexer.scan()
+    assert indexed.found()[0]["size"] == [70, 66, 6]
 
 
 def test_states_and_their_reasons(root: Path, indexed: Indexed) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from converter.served.stacks import Keeping, PublishedStacks
 from precomputed_server.catalog.database import Catalog, Query
 from precomputed_server.catalog.indexer import Indexer
 from precomputed_server.files import Tree
@@ -51,7 +52,8 @@ class Indexed:
     def __init__(self, root: Path, database: Path) -> None:
         self.tree = Tree(root)
         self.path = database
-        self.indexer = Indexer(self.tree, Volumes(self.tree), database)
+        self.stacks = PublishedStacks(self.tree, root, Keeping(None, 0, 0))
+        self.indexer = Indexer(self.tree, Volumes(self.tree, self.stacks), database)
 
     def close(self) -> None:
         """Give both back."""
