@@ -157,6 +157,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("lock_timeout", 30, "Seconds to wait for another process that holds an annotation block's lock."),
     Setting("umask", 0o002, "Permission bits that new annotations do not get.", minimum=0, maximum=0o777, octal=True),
     Setting("single_host", False, "Take edits where file locks hold on this host only; no other may serve the root."),
+    Setting(
+        "neurotrale_url",
+        "",
+        "Where NeuroTrALE is opened from a dataset's page; {source} in it becomes the source, {state} a viewer state.",
+        computed="none: the page has the source to paste",
+    ),
+    Setting("show_paths", False, "Tell on a dataset's page in which directory of this machine it lies."),
     Setting("timeout", 60, "Seconds after which a worker that answers nothing at all is replaced."),
 )
 
@@ -207,6 +214,8 @@ class Settings:
     lock_timeout: int
     umask: int
     single_host: bool
+    neurotrale_url: str
+    show_paths: bool
     timeout: int
 
 

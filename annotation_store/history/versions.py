@@ -10,7 +10,7 @@ from annotation_store.digests import etag_of
 from annotation_store.history.entries import Entry as Entry
 from annotation_store.history.entries import Window, entries_of
 from annotation_store.history.instants import instant, instant_of
-from annotation_store.history.records import EXTERNAL, PARKED, ParkedRecord, parked_of
+from annotation_store.history.records import EDITS, EXTERNAL, PARKED, Members, ParkedRecord, parked_of
 from annotation_store.history.replay import Replay, ids_of
 from annotation_store.history.scan import MAKES_VERSION, Held, Scan, folded, lines_of
 from annotation_store.history.scan import Version as Version
@@ -24,6 +24,7 @@ from precomputed_server.errors import Gone, NotFound, PrecomputedError
 _HELD_S = 90_000.0
 """A page may have read so long ago what it holds still: a day, and an hour by which its note may be older."""
 _RECENT = 256
+_EDITED = EDITS | {EXTERNAL}
 
 
 class Versions:
@@ -63,6 +64,18 @@ class Versions:
                 for line in group.lines:
                     found |= ids_of(line.members)
         return found
+
+    def edits_since(self, moment: str) -> Iterator[Members]:
+        """The lines of what was edited since then in any leaf, newest first."""
+        for segment in newest_first(self._history):
+            if segment.dropped:
+                return
+            lines = [line.members for group in segment.groups(contents=False) for line in group.lines]
+            for members in reversed(lines):
+                if members["operation"] in _EDITED and members["time"] >= moment:
+                    yield members
+            if segment.header is not None and segment.header.members["time"] < moment:
+                return
 
     def at(self, leaf: str, moment: datetime) -> int:
         """The version in force at a moment; raises NotFound before the first, Gone where it is not kept any longer."""

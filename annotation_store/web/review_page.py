@@ -12,6 +12,7 @@ from precomputed_server.catalog.records import Dataset, describe
 from precomputed_server.errors import NotFound
 from precomputed_server.format.names import VIEWER_PATH
 from precomputed_server.format.viewer_state import ViewerLayer, looking_closely, viewer_state
+from precomputed_server.web.addresses import page_url
 from precomputed_server.web.pages import page_of, way_home
 from precomputed_server.web.state import STATE
 from precomputed_server.web.targets import Target, tree_url
@@ -36,6 +37,8 @@ async def get_review_page(request: web.Request, target: Target) -> web.StreamRes
         title=dataset.title,
         home=home,
         datasets=f"{home}{author}",
+        dataset=f"{home}{author}{page_url(path)}",
+        annotations=f"{home}{author}{page_url(path).removesuffix('/')}/annotations",
         shapes=tuple(GEOMETRY),
         author="" if session is None else session.name,
         api=f"{home}{author}{place + '/' if place else ''}annotations/",

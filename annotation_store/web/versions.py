@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 from aiohttp import web
 
+from annotation_store.activity import activity_of
 from annotation_store.blocks import Location
 from annotation_store.committing.leaf import Snapshot
 from annotation_store.history.instants import instant, read_instant
@@ -25,6 +26,7 @@ from precomputed_server.web.targets import Target
 
 _ENTRIES = 50
 _MOST_ENTRIES = 1000
+_DAYS, _MOST_DAYS = 30, 3660
 _LONGEST_WISH = 1 << 16
 _WISH = '{"version": 12} or {"at": "2026-01-31T17:05:00Z"}, with "id" for one annotation'
 
@@ -89,6 +91,19 @@ def _history(
     with store.versions(location) as versions:
         entries, following = versions.entries(location.leaf, *asked)
     return version, entries, following
+
+
+async def get_activity(request: web.Request, target: Target) -> web.StreamResponse:
+    """The newest edits of a dataset, and how many each author made on each day."""
+    check_query(request, "limit", "days")
+    service = request.app[STORE]
+    dataset = target.parts["dataset"]
+    await service.blocks(dataset)
+    limit = min(_whole_number(request, "limit", _ENTRIES) or _ENTRIES, _MOST_ENTRIES)
+    days = min(_whole_number(request, "days", _DAYS) or _DAYS, _MOST_DAYS)
+    since = (datetime.now(UTC) - timedelta(days=days)).replace(hour=0, minute=0, second=0, microsecond=0)
+    found = await service.export(activity_of, service.store, dataset, since, limit)
+    return json_answer(found.to_json())
 
 
 async def post_restore(request: web.Request, target: Target) -> web.StreamResponse:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -27,24 +26,16 @@ from precomputed_server.web.pictures import PICTURES
 from precomputed_server.web.respond import NO_CACHE, check_query, json_answer, origin_of
 from precomputed_server.web.state import STATE
 from precomputed_server.web.targets import Target, dataset_path
+from precomputed_server.web.viewer_place import viewer_place
 
 _COLOURS: Mapping[str, str] = {"fibers": COLOURS[2], "centroids": COLOURS[1], CONTOURS: COLOURS[3]}
 _OTHER = COLOURS[0]
 _MOST_DATASETS = 100
-_INSTALL = "install the viewer with pip install 'precomputed-server[viewer]'"
-
-
-@dataclass(frozen=True)
-class _Viewer:
-    """Where the viewer lies; without an address, `reason` is a sentence that says why there is none."""
-
-    url: str | None
-    reason: str | None = None
 
 
 async def get_open(request: web.Request, target: Target) -> web.StreamResponse:
     """The way to the viewer, with the state that shows the dataset in the link."""
-    viewer = _viewer(request)
+    viewer = viewer_place(request)
     if viewer.url is None:
         raise MissingExtra(f"The viewer is not installed here, and no other can be used: {viewer.reason}")
     fragment = viewer_fragment(await _state(request, [target.parts["dataset"]]))
@@ -75,26 +66,9 @@ def layer_of(name: CollectionName, source: str) -> AnnotationLayer:
 
 async def _link(request: web.Request, paths: Sequence[str]) -> web.StreamResponse:
     state = await _state(request, paths)
-    viewer = _viewer(request)
+    viewer = viewer_place(request)
     url = None if viewer.url is None else f"{viewer.url}#{viewer_fragment(state)}"
     return json_answer({"url": url, "state": state, "reason": viewer.reason})
-
-
-def _viewer(request: web.Request) -> _Viewer:
-    """Our own viewer, else the one of the setting where a browser would let it read from here."""
-    if request.app[STATE].viewer is not None:
-        return _Viewer(f"{origin_of(request)}/{VIEWER_PATH}")
-    other = request.app[STATE].settings.viewer_url
-    scheme = urlsplit(other).scheme
-    if scheme not in ("http", "https"):
-        return _Viewer(None, f"--viewer-url is {other!r}, which is no address of a viewer; {_INSTALL}.")
-    if scheme == "https" and request.scheme == "http":
-        return _Viewer(
-            None,
-            f"{other} is an https page, and browsers do not let it read from a server that is reached by http; "
-            f"{_INSTALL}, serve by https, or name a viewer by --viewer-url that is reached by http.",
-        )
-    return _Viewer(other)
 
 
 async def _state(request: web.Request, paths: Sequence[str]) -> dict[str, Any]:

@@ -47,6 +47,10 @@ class CatalogReader:
             with contextlib.suppress(sqlite3.Error):
                 amend(self._path, path, said)
 
+    def is_whole(self) -> bool:
+        """Whether the tree was gone through to its end since the catalog was made; raises as `search`."""
+        return self._asked(lambda catalog: catalog.last_scan() is not None)
+
     def close(self) -> None:
         """Give the database back."""
         if self._catalog is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from typing import Any
 
 from precomputed_server.catalog.entries import Entry
@@ -33,7 +34,7 @@ def row_of(entry: Entry) -> dict[str, Any]:
     }
 
 
-def shown(row: sqlite3.Row, seen: str | None) -> dict[str, Any]:
+def shown(row: sqlite3.Row | Mapping[str, Any], seen: str | None) -> dict[str, Any]:
     """A dataset as the interface has it; `seen` is when the tree was gone through last.
 
     Size, type and the like of a dataset of several layers are those of the first.
@@ -65,3 +66,9 @@ def shown(row: sqlite3.Row, seen: str | None) -> dict[str, Any]:
         "first_seen": row["first_seen"],
         "last_seen": row["vanished_at"] or seen,
     }
+
+
+def shown_now(entry: Entry) -> dict[str, Any]:
+    """The same of a place that was looked at just now."""
+    layers = json.dumps([layer.to_json() for layer in entry.layers])
+    return shown({**row_of(entry), "layers": layers, "first_seen": None, "vanished_at": None}, None)

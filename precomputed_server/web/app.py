@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from annotation_store.web import (
+    annotation_page,
     collections,
     edits,
     events,
@@ -30,12 +31,24 @@ from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
 from precomputed_server.stack_keeper import open_stacks
-from precomputed_server.web import cutout, datasets, describing, pages, pictures, states, tiles, viewer
+from precomputed_server.web import (
+    cutout,
+    dataset_page,
+    datasets,
+    describing,
+    gallery,
+    pictures,
+    states,
+    tiles,
+    viewer,
+)
 from precomputed_server.web.boxes import Boxes
 from precomputed_server.web.datasets import TargetHandler
 from precomputed_server.web.express import Runner
 from precomputed_server.web.respond import COMMON_HEADERS, problem, problem_of
 from precomputed_server.web.routes import (
+    ACTIVITY,
+    ANNOTATION_PAGE,
     API,
     BLOCKS,
     CHUNK,
@@ -45,6 +58,7 @@ from precomputed_server.web.routes import (
     DATASET,
     DATASET_HISTOGRAM,
     DATASET_LINK,
+    DATASET_PAGE,
     DATASET_PREVIEW,
     DATASET_PROGRESS,
     DATASET_THUMBNAIL,
@@ -92,7 +106,7 @@ async def _health(request: web.Request, target: Target) -> web.StreamResponse:
 
 
 READERS: Mapping[Route, TargetHandler] = {
-    INDEX: pages.index,
+    INDEX: gallery.index,
     API: viewer.get_api,
     DATASETS: datasets.get_datasets,
     DATASET: datasets.get_dataset,
@@ -112,6 +126,7 @@ READERS: Mapping[Route, TargetHandler] = {
     LEAF: leaf.get_leaf,
     EVENTS: events.get_events,
     HISTORY: versions.get_history,
+    ACTIVITY: versions.get_activity,
     PARKED: parked.get_parked,
     PARKED_SAVE: parked.get_parked_body,
     SAVES: parked.get_saves,
@@ -122,7 +137,9 @@ READERS: Mapping[Route, TargetHandler] = {
     VIEWER_STATE: exchange.get_state,
     PROGRESS: progress.get_progress,
     REVIEW: progress.get_review,
+    DATASET_PAGE: dataset_page.get_dataset_page,
     REVIEW_PAGE: review_page.get_review_page,
+    ANNOTATION_PAGE: annotation_page.get_annotation_page,
     CHUNK: tiles.get_chunk,
     CUTOUT: cutout.get_cutout,
     TREE: tiles.get_file,

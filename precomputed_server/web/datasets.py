@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from multidict import MultiMapping
 
 from precomputed_server.catalog.database import SORTS, Query
 from precomputed_server.catalog.entries import STATES
@@ -21,12 +22,12 @@ TargetHandler = Callable[[web.Request, Target], Awaitable[web.StreamResponse]]
 
 MOST, USUALLY = 1000, 100
 _LONGEST_QUERY = 1000
-_PARAMETERS = {"q", "state", "type", "tag", "sort", "limit", "cursor"}
+PARAMETERS = {"q", "state", "type", "tag", "sort", "limit", "cursor"}
 
 
 async def get_datasets(request: web.Request, target: Target) -> web.StreamResponse:
     """The datasets that match, a page of them, with how many there are and how often each value occurs."""
-    query = _query(request)
+    query = query_of(request.query)
     state = request.app[STATE]
     page = await state.page(state.catalog.search, query)
     return json_answer(
@@ -34,7 +35,7 @@ async def get_datasets(request: web.Request, target: Target) -> web.StreamRespon
             "total": page.total,
             "datasets": page.datasets,
             "facets": page.facets,
-            "next": None if page.next is None else _cursor(query, page.next),
+            "next": None if page.next is None else cursor_of(query, page.next),
         }
     )
 
@@ -63,12 +64,11 @@ def unless_dataset(handler: TargetHandler) -> TargetHandler:
     return handle
 
 
-def _query(request: web.Request) -> Query:
-    """The search that a request asks for; raises InvalidInput naming what is wrong."""
-    given = request.query
-    unknown = set(given) - _PARAMETERS
+def query_of(given: MultiMapping[str]) -> Query:
+    """The search that the parameters of a URL ask for; raises InvalidInput naming what is wrong."""
+    unknown = set(given) - PARAMETERS
     if unknown:
-        raise InvalidInput(f"{sorted(unknown)[0]!r} is no parameter; use {', '.join(sorted(_PARAMETERS))}.")
+        raise InvalidInput(f"{sorted(unknown)[0]!r} is no parameter; use {', '.join(sorted(PARAMETERS))}.")
     sort = given.get("sort", "path")
     descending, name = sort.startswith("-"), sort.removeprefix("-")
     if name not in SORTS:
@@ -98,7 +98,8 @@ def _limit(text: str) -> int:
     return int(text)
 
 
-def _cursor(query: Query, position: tuple[Any, str]) -> str:
+def cursor_of(query: Query, position: tuple[Any, str]) -> str:
+    """What `?cursor=` has to be for the datasets behind a position."""
     sort = f"-{query.sort}" if query.descending else query.sort
     return base64.urlsafe_b64encode(orjson.dumps([sort, *position])).decode()
 

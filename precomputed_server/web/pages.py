@@ -1,26 +1,22 @@
-"""The pages that people see: the list of datasets, directory listings and the interface's own description."""
+"""What all pages are made with, directory listings, and the page around the interface's own description."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 import jinja2
 from aiohttp import web
 
-from precomputed_server.catalog.records import Dataset
-from precomputed_server.catalog.scan import find_datasets
 from precomputed_server.files import Entry
-from precomputed_server.format.names import ANNOTATIONS, COLLECTIONS, OPEN_PATH, VIEWER_PATH
-from precomputed_server.web.state import STATE, State
+from precomputed_server.format.names import ANNOTATIONS, COLLECTIONS
+from precomputed_server.web.state import STATE
 from precomputed_server.web.targets import Target, tree_url
 
 _HTML, _INFO = "text/html", "info"
 _POLICY = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-ancestors 'self'"
-_UNITS = ((1e6, "mm"), (1e3, "µm"), (0.0, "nm"))
 
 _environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -32,44 +28,6 @@ _environment = jinja2.Environment(
 )
 # Read once, before a loop runs: a request waits for no template file.
 _TEMPLATES = {name: _environment.get_template(name) for name in _environment.list_templates()}
-
-
-@dataclass(frozen=True)
-class DatasetCard:
-    """What the list of datasets shows of one: lengths as text, links relative to the page."""
-
-    title: str
-    path: str
-    files: str
-    viewer: str
-    editor: str
-    source: str
-    annotating: str
-    review: str
-    size: str
-    voxel_size: str
-    kind: str
-    levels: int
-
-
-async def index(request: web.Request, target: Target) -> web.StreamResponse:
-    """The list of datasets, at / and /index.html."""
-    state = request.app[STATE]
-    origin = f"{request.scheme}://{request.host}"
-    return _page(await state.page(_index, state, origin))
-
-
-def _index(state: State, origin: str) -> str:
-    datasets, damaged = find_datasets(state.tree, state.volumes)
-    entries = state.tree.listing("")
-    return _rendered(
-        "index.html",
-        datasets=[_card(dataset, origin) for dataset in datasets],
-        damaged=damaged,
-        entries=[(entry, _link(entry, tree_url)) for entry in entries],
-        viewer=state.viewer is not None,
-        root_is_dataset=any(dataset.path == "" for dataset in datasets),
-    )
 
 
 async def listing(request: web.Request, target: Target) -> web.StreamResponse:
@@ -114,42 +72,13 @@ def _listing(path: str, home: str, entries: Sequence[Entry]) -> str:
     )
 
 
-def _card(dataset: Dataset, origin: str) -> DatasetCard:
-    info = dataset.volume.info
-    finest = info.scales[0]
-    path = tree_url(dataset.path)
-    source = source_of(dataset.path, origin)
-    state = f"{source}/{ANNOTATIONS}/state"
-    channels = "" if info.num_channels == 1 else f", {info.num_channels} channels"
-    return DatasetCard(
-        title=dataset.title,
-        path=dataset.path or "/",
-        files=f"./{path}/" if path else "./~/",
-        viewer=OPEN_PATH + quote(dataset.path),
-        editor=f"{VIEWER_PATH}#!{state}",
-        source=f"precomputed://{source}",
-        annotating=f"precomputed://{origin}/~NAME.voxel/{path}".rstrip("/"),
-        review=f"datasets/{path}/review" if path else "datasets/review",
-        size=" × ".join(str(length) for length in finest.size),
-        voxel_size=" × ".join(length_text(edge) for edge in finest.resolution_nm),
-        kind=f"{info.volume_type}, {info.data_type}{channels}",
-        levels=len(info.scales),
-    )
-
-
 def source_of(path: str, origin: str) -> str:
     """The URL of what lies at `path` beneath the root."""
     return f"{origin}/{tree_url(path)}".rstrip("/")
 
 
-def length_text(nanometres: float) -> str:
-    """A length as a microscopist writes it: `1.8 µm`."""
-    divisor, unit = next((size, name) for size, name in _UNITS if nanometres >= size)
-    return f"{nanometres / (divisor or 1):.6g} {unit}"
-
-
-def _link(entry: Entry, quoted: Callable[[str], str] = quote) -> str:
-    return "./" + quoted(entry.name) + ("/" if entry.is_directory else "")
+def _link(entry: Entry) -> str:
+    return "./" + quote(entry.name) + ("/" if entry.is_directory else "")
 
 
 def _rendered(template: str, **values: object) -> str:

@@ -78,6 +78,12 @@ RESTORE = Route(
     ACT,
     "Bring back what a leaf, or one annotation of it, was before.",
 )
+ACTIVITY = Route(
+    "activity",
+    "/{dataset}/annotations/history",
+    READ,
+    "The newest edits of a dataset, and how many each author made on each day.",
+)
 EDITS = Route("edits", "/{dataset}/annotations/edits", ACT, "Many edits at once; all those of a block happen or none.")
 EVENTS = Route("events", "/{dataset}/annotations/events", READ, "Every edit as it is made (Server-Sent Events).")
 PARKED = Route("parked", "/{dataset}/annotations/parked", READ, "What of saves waits to be applied or discarded.")
@@ -113,6 +119,10 @@ PROGRESS = Route(
 )
 REVIEW = Route(
     "review", "/{dataset}/annotations/review", (*READ, *ACT), "What is left to review; confirm it, or withdraw that."
+)
+DATASET_PAGE = Route("dataset page", "/datasets/{dataset}", READ, "The page of a dataset: a look at it, and its links.")
+ANNOTATION_PAGE = Route(
+    "annotation page", "/datasets/{dataset}/annotations", READ, "The page of a dataset's edits and how far they are."
 )
 REVIEW_PAGE = Route("review page", "/datasets/{dataset}/review", READ, "The page on which people review annotations.")
 CHUNK = Route(
@@ -151,6 +161,7 @@ ROUTES = (
     LEAF,
     HISTORY,
     RESTORE,
+    ACTIVITY,
     EDITS,
     EVENTS,
     PARKED,
@@ -165,6 +176,8 @@ ROUTES = (
     COLLECTION,
     PROGRESS,
     REVIEW,
+    DATASET_PAGE,
+    ANNOTATION_PAGE,
     REVIEW_PAGE,
     CHUNK,
     CUTOUT,

@@ -17,6 +17,8 @@ from precomputed_server.format import names
 from precomputed_server.format.names import SESSION
 from precomputed_server.format.zarr import METADATA_NAMES
 from precomputed_server.web.routes import (
+    ACTIVITY,
+    ANNOTATION_PAGE,
     API,
     BLOCKS,
     CHUNK,
@@ -26,6 +28,7 @@ from precomputed_server.web.routes import (
     DATASET,
     DATASET_HISTOGRAM,
     DATASET_LINK,
+    DATASET_PAGE,
     DATASET_PREVIEW,
     DATASET_PROGRESS,
     DATASET_THUMBNAIL,
@@ -59,7 +62,10 @@ from precomputed_server.web.routes import (
     Route,
 )
 
-_DATASETS, _REVIEW = "datasets", "review"
+DATASETS_SEGMENT = "datasets"
+PAGES = {"review": REVIEW_PAGE, "annotations": ANNOTATION_PAGE}
+"""What a last segment means behind a dataset's page; with a slash at its end it is a part of the dataset's path."""
+
 _FIRST_SEGMENTS: Mapping[str, Route | None] = {
     "index.html": INDEX,
     "api": API,
@@ -68,8 +74,8 @@ _FIRST_SEGMENTS: Mapping[str, Route | None] = {
     "states": STATES,
     "favicon.ico": ICON,
     "healthz": HEALTH,
+    DATASETS_SEGMENT: DATASET_PAGE,
     # Kept for what comes, so that no dataset settles there.
-    _DATASETS: None,
     "client": None,
     "login": None,
     "readyz": None,
@@ -156,14 +162,21 @@ def _reserved_target(segments: list[str], directory: bool, session: Session | No
     route = _FIRST_SEGMENTS[segments[0]]
     if route is VIEWER and segments[1:2] == [_OPEN]:
         return Target(OPEN, "/".join(segments[2:]), directory, session, {"dataset": "/".join(segments[2:])})
-    if segments[0] == _DATASETS and segments[-1] == _REVIEW and not directory:
-        path = segments[2:-1] if segments[1] == _LITERAL else segments[1:-1]
-        return Target(REVIEW_PAGE, "/".join(path), directory, session, {"dataset": "/".join(path)})
+    if route is DATASET_PAGE:
+        return _page_target(segments[1:], directory, session)
     if route is STATES and len(segments) > 1:
         return Target(SAVED_STATE, "/".join(segments[1:]), directory, session, {"id": "/".join(segments[1:])})
     if route is None:
         raise NotFound(f"/{segments[0]} is reserved; a directory of that name is /~/{segments[0]}/.")
     return Target(route, "/".join(segments[1:]), directory, session)
+
+
+def _page_target(segments: list[str], directory: bool, session: Session | None) -> Target:
+    """The page of a dataset, or one behind it."""
+    route = None if directory or not segments else PAGES.get(segments[-1])
+    dataset = segments if route is None else segments[:-1]
+    path = "/".join(dataset[1:] if dataset[:1] == [_LITERAL] else dataset)
+    return Target(route or DATASET_PAGE, path, directory, session, {"dataset": path})
 
 
 def _catalog_target(raw_path: str) -> Target | None:
@@ -240,6 +253,7 @@ def _tree_route(segments: list[str], directory: bool) -> tuple[Route, dict[str, 
 
 _OF_DATASET = {
     "blocks": BLOCKS,
+    "history": ACTIVITY,
     "edits": EDITS,
     "events": EVENTS,
     "parked": PARKED,

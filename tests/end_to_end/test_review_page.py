@@ -170,12 +170,12 @@ def test_the_name_is_kept_on_the_way_over_the_datasets(served: Served, dataset: 
         assert page.get_attribute("#name", "title") == "A name has 3 to 64 letters, digits, - or _."
         page.get_by_role("link", name="Datasets").click()
         page.wait_for_url("**/~alice/")
-        card = page.locator(".card").filter(has_text=dataset.name)
-        card.get_by_role("link", name="Review annotations").click()
+        page.locator(".card").filter(has_text=dataset.name).get_by_role("link", name=dataset.name).click()
+        page.get_by_role("link", name="Review annotations").click()
         page.wait_for_url(f"**/~alice/datasets/{dataset.name}/review")
         assert page.input_value("#name") == "alice"
         page.go_back()
-        card.get_by_role("link", name="Open in Neuroglancer").click()
+        page.get_by_role("link", name="Open in Neuroglancer").click()
         page.wait_for_selector(PANEL)
         assert seen.complaints == []
 

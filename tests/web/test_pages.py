@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ import pytest
 from tests.catalog.trees import make_dataset, write_record
 from tests.data import volume, write_dataset
 from tests.web.conftest import Client
+from tests.web.test_datasets import index
 
 
 class Page(HTMLParser):
@@ -22,11 +24,13 @@ class Page(HTMLParser):
         super().__init__()
         self.links: list[str] = []
         self.tags: list[str] = []
+        self.attributes: set[str] = set()
         self.text = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.attributes |= {name for name, _ in attributes}
         self.links += [value for name, value in attributes if name in ("href", "src") and value]
 
     def handle_data(self, data: str) -> None:
@@ -47,7 +51,7 @@ async def test_the_start_page_lists_datasets_at_any_depth(root: Path, client: Cl
     start = await page(client, "/index.html")
     for shown in ("mouse", "lab/run 3/ch1", "65 × 70 × 20", "162.5 nm × 162.5 nm × 8.8 mm", "uint16, 2 channels"):
         assert shown in start.text
-    assert "./lab/run%203/ch1/" in start.links
+    assert "./datasets/lab/run%203/ch1" in start.links
     assert start.text == (await page(client, "/")).text
 
 
@@ -60,7 +64,7 @@ async def test_the_start_page_looks_at_no_chunks_and_lists_each_layer(
     for looking in ("survey.look_at", "survey.last_conversion"):
         monkeypatch.setattr(f"precomputed_server.catalog.{looking}", None)
     start = await page(client, "/")
-    assert {"./cells/red/", "./cells/green/"} <= set(start.links)
+    assert {"./datasets/cells/red", "./datasets/cells/green"} <= set(start.links)
 
 
 async def test_the_start_page_of_an_empty_root_says_what_to_do(client: Client) -> None:
@@ -75,25 +79,51 @@ async def test_a_damaged_dataset_does_not_hide_the_others(root: Path, client: Cl
     (root / "loop" / "again").symlink_to("..")
     seen = (await page(client, "/")).text
     assert "good" in seen
-    assert "bad: info is not JSON." in seen
+    assert "info is not JSON." in seen
 
 
 async def test_a_half_written_dataset_is_not_listed(root: Path, client: Client) -> None:
     write_dataset(root / "half", volume((1, 20, 64, 64)))
     (root / "half" / "info").unlink()
-    assert "precomputed://" not in (await page(client, "/")).text
+    assert "./datasets/half" not in (await page(client, "/")).links
+    assert (await client.get("/datasets/half")).status == 404
 
 
-async def test_every_link_of_the_start_page_leads_somewhere(root: Path, client: Client) -> None:
-    write_dataset(root / "brain", volume((1, 20, 64, 64)))
-    write_dataset(root / "api", volume((1, 20, 64, 64)))  # a name that the server keeps for itself
-    for link in (await page(client, "/index.html")).links:
-        if not link.startswith("data:"):
-            answer = await client.get(urljoin("/index.html", link.partition("#")[0]))
-            assert answer.status == 200, link
-    listing = await page(client, urljoin("/index.html", "./~/api/"))
-    assert "info" in listing.text
-    assert "./api/" not in (await page(client, "/index.html")).links
+RESERVED = ("api", "review", "~tilde")
+"""Names that the server keeps for itself, or gives a meaning of its own."""
+
+
+@pytest.mark.parametrize("is_indexed", [False, True])
+async def test_every_link_of_the_pages_leads_somewhere(root: Path, client: Client, is_indexed: bool) -> None:
+    for name in ("brain", "lab/review", "lab/annotations", *RESERVED):
+        write_dataset(root / name, volume((1, 20, 64, 64)))
+    if is_indexed:
+        await asyncio.to_thread(index, root)
+    for start in ("/index.html", "/~alice/"):
+        links = set((await page(client, start)).links)
+        pages = sorted(link for link in links if "/datasets/" in link and "/api/" not in link)
+        assert len(pages) == 6
+        for link in links:
+            await follow(client, start, link)
+        for link in pages:
+            here = urljoin(start, link)
+            seen = await page(client, here)
+            assert "64 × 64 × 20" in seen.text
+            for further in seen.links:
+                await follow(client, here, further)
+
+
+async def follow(client: Client, here: str, link: str) -> None:
+    """Go where a link of a page leads."""
+    if not link.startswith("data:") and not link.endswith(("/thumbnail.png", "/preview.png")):
+        answer = await client.get(urljoin(here, link.partition("#")[0]))
+        assert answer.status == 200, (here, link)
+
+
+async def test_the_files_of_a_dataset_with_a_reserved_name_are_linked(root: Path, client: Client) -> None:
+    write_dataset(root / "api", volume((1, 20, 64, 64)))
+    files = next(link for link in (await page(client, "/datasets/~/api")).links if link.endswith("~/api/"))
+    assert "info" in (await page(client, urljoin("/datasets/~/api", files))).text
 
 
 async def test_the_viewer_link_carries_the_layer(root: Path, client: Client) -> None:
@@ -155,24 +185,42 @@ HOSTILE = (
     "x..%2f..%2fetc",
     "名前 с é",
     "a#b?c",
+    "دماغ الفأر",
+    "\N{BRAIN} brain",
+    "x" * 200,
 )
 
 
+@pytest.mark.parametrize("is_indexed", [False, True])
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_hostile_names_are_text(root: Path, client: Client, name: str) -> None:
+async def test_hostile_names_are_text(root: Path, client: Client, name: str, is_indexed: bool) -> None:
     write_dataset(root / name / "sub", volume((1, 20, 64, 64)))
-    for path in ("/", "/~/"):
+    write_record(root / name / "sub", title=name, description=name, tags=[name.replace(" ", "")[:64]])
+    if is_indexed:
+        await asyncio.to_thread(index, root)
+    start = await page(client, "/")
+    place = next(link for link in start.links if link.startswith("./datasets/"))
+    for path in ("/", urljoin("/", place), urljoin("/", f"{place}/annotations"), urljoin("/", f"{place}/review")):
         seen = await page(client, path)
-        assert not {"script", "img"} & set(seen.tags)
+        assert seen.tags.count("script") <= 1
+        assert not [name for name in seen.attributes if name.startswith("on")]
         assert not [link for link in seen.links if link.startswith("javascript:")]
         assert name in seen.text
-        link = next(link for link in seen.links if link.startswith("./") and link.endswith("/") and "~" not in link[:3])
-        assert (await client.get(urljoin(path, link), allow_redirects=False)).status == 200
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_hostile_names_are_text_in_listings(root: Path, client: Client, name: str) -> None:
+    write_dataset(root / name / "sub", volume((1, 20, 64, 64)))
+    seen = await page(client, "/~/")
+    assert not {"script", "img"} & set(seen.tags)
+    assert name in seen.text
+    link = next(link for link in seen.links if link.startswith("./") and link.endswith("/") and "~" not in link[:3])
+    assert (await client.get(urljoin("/~/", link), allow_redirects=False)).status == 200
 
 
 async def test_pages_name_nothing_outside_the_server(root: Path, client: Client) -> None:
     write_dataset(root / "brain", volume((1, 20, 64, 64)))
-    for path in ("/", "/brain/", "/api/"):
+    for path in ("/", "/brain/", "/api/", "/datasets/brain", "/datasets/brain/annotations"):
         text = await (await client.get(path)).text()
         hosts = set(re.findall(r"https?://([^/\"&%<]+)", text))
         assert hosts <= {f"127.0.0.1:{client.port}"}

@@ -7,11 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precomputed_server.errors import InvalidPath, NotFound
+from precomputed_server.web.addresses import page_url
 from precomputed_server.web.routes import (
+    ANNOTATION_PAGE,
     API,
     BLOCKS,
     CHUNK,
     CUTOUT,
+    DATASET_PAGE,
     EDITS,
     EXPORT,
     HEALTH,
@@ -73,6 +76,14 @@ from precomputed_server.web.targets import RESERVED, Session, parse_target
         ("/datasets/lab/run3/review", REVIEW_PAGE, "lab/run3"),
         ("/datasets/~/api/review", REVIEW_PAGE, "api"),
         ("/datasets/review", REVIEW_PAGE, ""),
+        ("/datasets/lab/run3", DATASET_PAGE, "lab/run3"),
+        ("/datasets/~/api", DATASET_PAGE, "api"),
+        ("/datasets/~/~", DATASET_PAGE, "~"),
+        ("/datasets/", DATASET_PAGE, ""),
+        ("/datasets/lab/run3/annotations", ANNOTATION_PAGE, "lab/run3"),
+        ("/datasets/lab/review/", DATASET_PAGE, "lab/review"),
+        ("/datasets/lab/review/review", REVIEW_PAGE, "lab/review"),
+        ("/datasets/annotations", ANNOTATION_PAGE, ""),
         ("/brain/annotations/parked", PARKED, "brain/annotations/parked"),
         ("/brain/annotations/parked/0123", PARKED_SAVE, "brain/annotations/parked/0123"),
         ("/brain/annotations/parked/0123/apply", PARKED_END, "brain/annotations/parked/0123/apply"),
@@ -183,3 +194,9 @@ def test_no_text_gets_past_the_border(segments: list[str], directory: bool) -> N
         return
     assert not any(segment in ("", ".", "..") for segment in target.path.split("/") if target.path)
     assert not any(character in target.path for character in "\\\0\n")
+
+
+@given(st.lists(st.sampled_from(["a b", "api", "review", "annotations", "~", "~x", "datasets", "é"]), max_size=4))
+def test_the_address_of_a_page_names_its_dataset(segments: list[str]) -> None:
+    path = "/".join(segments)
+    assert (parse_target(f"/{page_url(path)}").route, parse_target(f"/{page_url(path)}").path) == (DATASET_PAGE, path)

@@ -106,7 +106,7 @@ function countTable(title, field, listed, columns = []) {
   const table = element("table");
   const heads = [title, "confirmed", "of", ...columns.map(([name]) => name), ""];
   const head = element("tr");
-  head.append(...heads.map((name) => element("th", name, { scope: "col" })));
+  head.append(...heads.map((name) => (name ? element("th", name, { scope: "col" }) : element("td"))));
   const lines = listed.map((row) => {
     const line = element("tr");
     const name = row[field] === null ? NONE[field] : String(row[field]);
