@@ -9,7 +9,7 @@ PORT ?= 9000
 export SOURCE VOXEL_SIZE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast nightly bench bench-serve clean components lint types tests tests-inside
+.PHONY: help demo test test-fast nightly bench bench-serve screenshots clean components lint types tests tests-inside
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,6 +36,9 @@ bench: $(VENV)/test-installed components ## Serving, edits, exports, collections
 
 bench-serve: $(VENV)/test-installed components ## Serving alone: chunks, shards and old TIFFs against nginx, aiohttp and tifffile
 	$(BIN)/python -m benchmarks.serve $(CASES)
+
+screenshots: $(VENV)/test-installed components ## The pictures of the pages in docs/images
+	$(BIN)/python -m tests.end_to_end.screenshots docs/images
 
 clean: ## Remove the environment, caches and builds (not demo/)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
