@@ -10,9 +10,9 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
-from precomputed_server.errors import InvalidPath, NotFound
+from precomputed_server.errors import NotFound
 from precomputed_server.format import names
 from precomputed_server.format.names import SESSION
 from precomputed_server.format.zarr import METADATA_NAMES
@@ -61,6 +61,7 @@ from precomputed_server.web.routes import (
     VIEWER_STATE,
     Route,
 )
+from precomputed_server.web.segments import checked, segment_of
 
 DATASETS_SEGMENT = "datasets"
 PAGES = {"review": REVIEW_PAGE, "annotations": ANNOTATION_PAGE}
@@ -92,7 +93,6 @@ _LITERAL = "~"
 _OPEN = "open"
 _CUTOUT = "cutout"
 _SLASH = re.compile("%2f", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CHUNK_PATH = re.compile(r"-?[0-9]+--?[0-9]+_-?[0-9]+--?[0-9]+_-?[0-9]+--?[0-9]+(\.tiff)?")
 
 
@@ -128,7 +128,7 @@ def tree_url(path: str) -> str:
 
 def dataset_path(text: str) -> str:
     """The path of a dataset that a parameter names, `.` for the root; raises InvalidPath for what no file may have."""
-    return "" if text == _ROOT else "/".join(_checked(part) for part in text.split("/") if part)
+    return "" if text == _ROOT else "/".join(checked(part) for part in text.split("/") if part)
 
 
 def parse_target(raw_path: str) -> Target:
@@ -143,7 +143,7 @@ def _read_target(raw_path: str) -> Target:
     catalogued = _catalog_target(raw_path)
     if catalogued is not None:
         return catalogued
-    segments = [_segment(text) for text in raw_path.split("/") if text]
+    segments = [segment_of(text) for text in raw_path.split("/") if text]
     directory = raw_path.endswith("/")
     session, segments, literal = _take_prefixes(segments)
     shown = segments[:-1] if segments and segments[-1] in METADATA_NAMES and not directory else segments
@@ -190,7 +190,7 @@ def _catalog_target(raw_path: str) -> Target | None:
     if texts[:3] != ["api", "v1", "datasets"]:
         return None
     rest = [part for text in texts[3:] for part in _SLASH.split(text) if part]
-    path = "/".join(_ROOT if part == _ROOT else _segment(part) for part in rest)
+    path = "/".join(_ROOT if part == _ROOT else segment_of(part) for part in rest)
     if raw_path.endswith("/"):  # surely a dataset, even where it is named like what is known of one
         return _dataset_target(path) if path else Target(DATASETS, "")
     return _of_catalog(path) if path else Target(DATASETS, "")
@@ -297,25 +297,3 @@ def _collection_route(segments: list[str]) -> tuple[Route, dict[str, str]]:
     if not rest:
         return COLLECTIONS, dataset
     return COLLECTION, dataset | {"collection": rest[0], "file": "/".join(rest[1:])}
-
-
-def _segment(text: str) -> str:
-    """Decode one segment; raises InvalidPath for what could mean another path or end a line of a log."""
-    try:
-        segment = unquote_to_bytes(text).decode() if "%" in text else text
-    except UnicodeError as error:
-        raise InvalidPath("The path is not UTF-8.") from error
-    return _checked(segment)
-
-
-def _checked(segment: str) -> str:
-    """A segment as it is; raises InvalidPath as `_segment` does."""
-    try:
-        segment.encode()
-    except UnicodeError as error:
-        raise InvalidPath("The path is not UTF-8.") from error
-    if segment in (".", "..") or "/" in segment or "\\" in segment:
-        raise InvalidPath("The path has a segment that is a dot, two dots or holds a slash.")
-    if _CONTROL.search(segment):
-        raise InvalidPath("The path has control characters.")
-    return segment
