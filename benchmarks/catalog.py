@@ -18,8 +18,9 @@ from contextlib import closing
 from pathlib import Path
 
 from annotation_store.counting import AnnotationCounter
+from benchmarks.peers import free_port, get, our_command, serving
 from precomputed_server.catalog.database import Catalog, Query
-from precomputed_server.catalog.indexer import Hints, Indexer, keep
+from precomputed_server.catalog.indexer import Hints, Indexer, catalog_path, keep
 from precomputed_server.catalog.watch import watching
 from precomputed_server.files import Tree
 from precomputed_server.readers.volumes import Volumes
@@ -102,14 +103,30 @@ def noticed_s(root: Path, path: Path, count: int, rounds: int = 5) -> float:
         tree.close()
 
 
+def start_page(root: Path, state: Path) -> tuple[float, float]:
+    """The median milliseconds until a server has sent its start page and a page of results, and the kilobytes of it."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/"
+    times, length = [], 0
+    with serving(our_command(root, port, 2), f"{url}healthz", state / "log", {"PRECOMPUTED_STATE": str(state)}):
+        time.sleep(5)  # until the tree has been gone through once more
+        for number in range(20):
+            began = time.perf_counter()
+            page = get(url if number % 2 else f"{url}?q=brain", {})
+            times.append(time.perf_counter() - began)
+            length = max(length, len(page))
+    return 1e3 * statistics.median(times), length / 1000
+
+
 def main() -> None:
     """Make the tree, and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", type=int, default=20_000)
     count = parser.parse_args().datasets
     with tempfile.TemporaryDirectory(prefix="catalog-") as work:
-        root, path = Path(work) / "data", Path(work) / "catalog.sqlite"
+        root, state = Path(work) / "data", Path(work) / "state"
         make_tree(root, count)
+        path = catalog_path(state, root)
         time.sleep(2.5)  # until nothing can have been written within the same tick of the clock
         tree = Tree(root)
         with closing(Indexer(tree, Volumes(tree), path, AnnotationCounter(tree))) as indexer:
@@ -123,6 +140,9 @@ def main() -> None:
             report(f"share of a core, every {_PERIOD_S} s", 100 * spent / 3 / _PERIOD_S, 5, "%")
         tree.close()
         report("search, 99th percentile", search_ms(path), 50, "ms")
+        took, length = start_page(root, state)
+        report("start page", took, 100, "ms")
+        report("start page", length, 200, "kB")
         report("new dataset listed", noticed_s(root, path, count), 2, "s")
 
 

@@ -19,6 +19,8 @@ from precomputed_server.catalog.schema import opened, opened_for_reading
 
 _TERM = re.compile(r"\w+")
 _MOST_VALUES = 100
+_MANY = 4
+"""One of so many datasets is as quick to look up as all are to go through."""
 _FACETS = ("state", "type", "data_type", "format")
 SORTS = {
     "path": "path",
@@ -145,13 +147,12 @@ class Catalog:
 
     def search(self, query: Query) -> Page:
         """A page of what matches."""
-        terms = _TERM.findall(query.text)
-        if terms:
-            self._match(terms)
-        where, values = _conditions(query)
-        total, facets = self._facets(where, values)
+        self._match(query)
+        facets = self._facets()
+        total = sum(facets["state"].values())
         key = SORTS[query.sort]
         order = "DESC" if query.descending else "ASC"
+        where, values = "WHERE number IN matched", list[Any]()
         if query.after is not None:
             where += f" AND ({key}, path) {'<' if query.descending else '>'} (?, ?)"
             values += query.after
@@ -163,13 +164,22 @@ class Catalog:
         last = found[query.limit - 1] if len(found) > query.limit else None
         return Page(datasets, total, facets, None if last is None else (last[1], last[2]))
 
-    def _match(self, terms: Sequence[str]) -> None:
-        """Keep aside, for the queries of a search, the datasets that have words beginning with each of `terms`."""
-        self._connection.execute("CREATE TEMP TABLE IF NOT EXISTS matched (number INTEGER PRIMARY KEY)")
-        self._connection.execute("DELETE FROM matched")
-        self._connection.execute(
-            "INSERT INTO matched SELECT rowid FROM datasets_fts WHERE datasets_fts MATCH ?",
-            [" AND ".join(f'"{term}"*' for term in terms)],
+    def _match(self, query: Query) -> None:
+        """Keep aside, for the queries of a search, the numbers of the datasets that match."""
+        run = self._connection.execute
+        run("CREATE TEMP TABLE IF NOT EXISTS matched (number INTEGER PRIMARY KEY)")
+        run("DELETE FROM matched")
+        conditions, values = _conditions(query)
+        terms = _TERM.findall(query.text)
+        if not terms:
+            run(f"INSERT INTO matched SELECT number FROM datasets WHERE {conditions}", values)
+            return
+        words = " AND ".join(f'"{term}"*' for term in terms)
+        run("INSERT INTO matched SELECT rowid FROM datasets_fts WHERE datasets_fts MATCH ?", [words])
+        # What does not meet the conditions is mostly little, and found in an index.
+        run(
+            f"DELETE FROM matched WHERE number IN (SELECT number FROM datasets WHERE ({conditions}) IS NOT TRUE)",
+            values,
         )
 
     def _shown(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
@@ -181,27 +191,35 @@ class Catalog:
         seen = self.last_scan()
         return [shown(found[number], None if seen is None else seen[0]) for number in numbers]
 
-    def _facets(self, where: str, values: Sequence[Any]) -> tuple[int, dict[str, dict[str, int]]]:
-        """How many datasets match, and how often each value occurs among them, the most frequent first."""
+    def _facets(self) -> dict[str, dict[str, int]]:
+        """How often each value occurs among the datasets that match, the most frequent first."""
         columns = ", ".join(_FACETS)
-        counted = self._connection.execute(
-            f"SELECT {columns}, COUNT(*) FROM datasets {where} GROUP BY {columns}", values
-        )
-        total = 0
+        of_dataset = self._matching("datasets_facets", "number")
+        of_tag = self._matching("sqlite_autoindex_tags_1", "dataset")
         found: dict[str, Counter[str]] = {name: Counter() for name in _FACETS}
-        for *row, count in counted:
-            total += count
+        for *row, count in self._connection.execute(
+            f"SELECT {columns}, COUNT(*) FROM datasets {of_dataset} GROUP BY {columns}"
+        ):
             for name, value in zip(_FACETS, row, strict=True):
                 found[name][value] += count
-        tags = self._connection.execute(
-            f"SELECT tag, COUNT(*) FROM tags WHERE dataset IN (SELECT number FROM datasets {where}) GROUP BY tag",
-            values,
-        )
+        tags = self._connection.execute(f"SELECT tag, COUNT(*) FROM tags {of_tag} GROUP BY tag")
         found["tags"] = Counter({tag: count for tag, count in tags})
-        return total, {
+        return {
             name: {value: count for value, count in counts.most_common(_MOST_VALUES) if value}
             for name, counts in found.items()
         }
+
+    def _matching(self, index: str, number: str) -> str:
+        """The condition that a row's dataset matches: each is looked up, or where they are many the index gone through.
+
+        SQLite cannot know how many there are in a table of the moment.
+        """
+        matched, all_of_them = self._connection.execute(
+            "SELECT (SELECT COUNT(*) FROM matched), (SELECT MAX(number) FROM datasets)"
+        ).fetchone()
+        if _MANY * matched < (all_of_them or 0):
+            return f"WHERE {number} IN matched"
+        return f"INDEXED BY {index} WHERE +{number} IN matched"
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -246,7 +264,8 @@ def _row_for(connection: sqlite3.Connection, entry: Entry, moment: str) -> int |
 
 
 def _conditions(query: Query) -> tuple[str, list[Any]]:
-    conditions = ["number IN matched"] if _TERM.search(query.text) else []
+    """What a search asks for besides its words."""
+    conditions: list[str] = []
     values: list[Any] = []
     for name, wanted in (("state", query.states), ("type", query.types)):
         if wanted:
@@ -258,4 +277,4 @@ def _conditions(query: Query) -> tuple[str, list[Any]]:
     if not query.states:
         conditions.append("state != ?")
         values.append(VANISHED)
-    return f"WHERE {' AND '.join(conditions)}", values
+    return " AND ".join(conditions), values
