@@ -9,7 +9,7 @@ PORT ?= 9000
 export SOURCE VOXEL_SIZE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast nightly bench bench-serve screenshots clean components lint types tests tests-inside
+.PHONY: help demo test test-fast nightly bench bench-serve bench-catalog screenshots clean components lint types tests tests-inside
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,13 +26,17 @@ test-fast: $(VENV)/test-installed ## The same without outside programs, for the 
 nightly: $(VENV)/test-installed components ## All tests, those with big numbers included
 	$(BIN)/pytest
 
-bench: $(VENV)/test-installed components ## Serving, edits, exports, collections, progress and conversion as ratios to a peer
+bench: $(VENV)/test-installed components ## Serving, edits, exports, collections, progress, the catalog and conversion
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.edits
 	$(BIN)/python -m benchmarks.exchange
 	$(BIN)/python -m benchmarks.views
 	$(BIN)/python -m benchmarks.progress
+	$(BIN)/python -m benchmarks.catalog
 	$(BIN)/python -m benchmarks.convert
+
+bench-catalog: $(VENV)/test-installed ## The catalog of 20,000 datasets: to make, to go through again, to search, and the start page
+	$(BIN)/python -m benchmarks.catalog
 
 bench-serve: $(VENV)/test-installed components ## Serving alone: chunks, shards and old TIFFs against nginx, aiohttp and tifffile
 	$(BIN)/python -m benchmarks.serve $(CASES)
