@@ -6,6 +6,7 @@ import json
 import signal
 import struct
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
@@ -193,7 +194,10 @@ def test_predecessor_datasets_were_one_segment_deep(served: Served) -> None:
     leaf = f"{url}/annotations/x0y0z0/fibers.json"
     assert ask(served.server, "PUT", leaf, json.dumps([point(1, 1, 1, 1)]).encode()).status == 200
     assert json.loads((deep / "annotations" / "x0y0z0" / "fibers.json").read_text()) == [point(1, 1, 1, 1)]
-    assert "lab/run3/left half/ch1" in ask(served.server, "GET", "/index.html").body.decode()
+    deadline = time.monotonic() + 10  # the catalog lists it soon
+    while "lab/run3/left half/ch1" not in ask(served.server, "GET", "/index.html").body.decode():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_predecessor_mesh_was_taken_for_a_tile(served: Served, dataset: Path) -> None:
