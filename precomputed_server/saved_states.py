@@ -20,6 +20,7 @@ _ELSEWHERE = "states"
 _ID = re.compile(r"[0-9a-f]{32}")
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOLCK, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.EXDEV}
 """Of a directory in which this program cannot keep anything, whatever it tries."""
+_BLOCK = 4096
 _LOCK, _LOCK_TIMEOUT_S = ".lock", 5.0
 
 
@@ -72,9 +73,9 @@ class SavedStates:
         directory = tree.open_directory(self._directory, create=True)
         try:
             with exclusive_lock(directory, _LOCK, _LOCK_TIMEOUT_S):
-                if _size_of(directory, id) == len(body):
+                if _content_of(tree, join(self._directory, id)) == body:
                     return False
-                total = self._total(directory) + len(body)
+                total = self._total(directory) + _on_disk(len(body))
                 if total > self._bound:
                     raise StorageFull(
                         f"The saved states would take more than the {self._bound} bytes that they may "
@@ -92,7 +93,7 @@ class SavedStates:
         if self._counted is None or self._counted[0] != changed:
             remove_temporaries(directory)
             with os.scandir(directory) as entries:
-                total = sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
+                total = sum(_on_disk(entry.stat(follow_symlinks=False).st_size) for entry in entries)
             self._counted = (changed, total)
         return self._counted[1]
 
@@ -111,11 +112,17 @@ def _check(body: bytes) -> None:
         raise InvalidJson("A state is a JSON object, such as Neuroglancer shows at its {} button.")
 
 
-def _size_of(directory: int, name: str) -> int | None:
+def _content_of(tree: Tree, path: str) -> bytes | None:
+    """What lies there; None for nothing, and for what cannot be read and is written again."""
     try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
-    except FileNotFoundError:
+        return tree.read(path)
+    except OSError:
         return None
+
+
+def _on_disk(size: int) -> int:
+    """The bytes that a file takes: whole blocks, or a multitude of tiny states would be no bound."""
+    return -(-size // _BLOCK) * _BLOCK
 
 
 def _unsaved(error: OSError) -> PrecomputedError:

@@ -20,7 +20,8 @@ from precomputed_server.readers.volumes import Volumes
 from precomputed_server.writing import atomic_write, exclusive_lock
 
 _LOCK, _RECORD, _SWAP = (name.rpartition("/")[2] for name in (LOCK, RECORD, SWAP))
-_LOCK_TIMEOUT_S = 2.0
+_LOCK_TIMEOUT_S = 0.25
+"""What another writer of words takes; a conversion holds the lock for hours."""
 _NONE = "none"
 
 Check = Callable[[str], None]
@@ -41,9 +42,9 @@ def amend(tree: Tree, volumes: Volumes, path: str, words: Words, check: Check) -
     Members of the record that this program does not know stay as they are. Raises NotFound, Busy while a conversion
     writes into the dataset, Conflict where one was interrupted or the record is damaged, WritesRefused, StorageFull.
     """
-    shown_layers(tree, volumes, path)
     name = path.rpartition("/")[2] or "dataset"
     try:
+        shown_layers(tree, volumes, path)
         with _locked(tree, path) as directory:
             if _exists(directory, _SWAP):
                 raise Conflict("A change of this dataset was interrupted; end it with `precomputed describe` first.")

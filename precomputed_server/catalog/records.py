@@ -145,9 +145,16 @@ def _range(row: dict[str, Any]) -> Contrast | None:
     low, high = row.get("p01"), row.get("p998")
     if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
         return None
-    if not math.isfinite(low) or not math.isfinite(high):
+    if not _is_finite(low) or not _is_finite(high):
         return None
     return (low, high) if high > low else (low, low + 1)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
 
 
 def _read_json(tree: Tree, dataset: str, name: str) -> dict[str, Any]:

@@ -111,6 +111,7 @@ def _position(cursor: str | None, sort: str) -> tuple[Any, str] | None:
         made_for, key, path = orjson.loads(base64.urlsafe_b64decode(cursor))
     except (ValueError, TypeError):
         made_for = key = path = None
-    if made_for != sort or not isinstance(key, (str, int)) or not isinstance(path, str):
+    known = isinstance(key, str) or (isinstance(key, int) and abs(key) < 1 << 63)  # what the database can compare
+    if made_for != sort or not known or not isinstance(path, str):
         raise InvalidInput("cursor is the `next` of an answer to the same search; begin without it.")
     return key, path

@@ -24,6 +24,8 @@ from precomputed_server.web.targets import Target
 _MEMBERS = ("title", "description", "tags")
 _LONGEST_BODY = MEBIBYTE
 _ARRIVING = 16 * MEBIBYTE
+_MOST_WAITING = 16
+"""Changes that wait for the one that is being written."""
 _LONGEST_TITLE, _LONGEST_DESCRIPTION, _LONGEST_TAG, _MOST_TAGS = 300, 100_000, 64, 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -37,16 +39,23 @@ class RecordWriter:
         self._settings = settings
         self._state = state
         self._pool = ThreadPoolExecutor(1, "records")
+        self._waiting = 0
 
     def close(self) -> None:
         """End when what is being written has been."""
-        self._pool.shutdown()
+        self._pool.shutdown(cancel_futures=True)
 
     async def amend(self, request: web.Request, path: str, words: Words) -> tuple[Record, str]:
         """As `catalog.record_writing.amend`; the request's If-Match has to name the version that is replaced."""
         check = functools.partial(check_if_match, request)
         call = functools.partial(amend, self._state.tree, self._state.volumes, path, words, check)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        if self._waiting >= _MOST_WAITING:
+            raise Busy("Too many changes of datasets wait to be written; try again.", 1)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        finally:
+            self._waiting -= 1
 
 
 RECORD_WRITER = web.AppKey("record writer", RecordWriter)

@@ -180,17 +180,17 @@ def _page_target(segments: list[str], directory: bool, session: Session | None) 
 
 
 def _catalog_target(raw_path: str) -> Target | None:
-    """A path of the catalog, which may have a dataset's path in one segment: there `%2F` is a slash, and `.` the root.
-
-    It is compared with what the catalog knows, and opens nothing.
-    """
+    """A path of the catalog, which may have a dataset's path in one segment: there `%2F` is a slash, and `.` the root."""
     texts = [text for text in raw_path.split("/") if text]
     if texts == ["api", "v1", "link"]:
         return Target(LINK, "")
     if texts[:3] != ["api", "v1", "datasets"]:
         return None
     rest = [part for text in texts[3:] for part in _SLASH.split(text) if part]
-    path = "/".join(_ROOT if part == _ROOT else segment_of(part) for part in rest)
+    parts = [_ROOT if number == 0 and part == _ROOT else segment_of(part) for number, part in enumerate(rest)]
+    if any(part.startswith(".") for part in (parts[1:] if parts[:1] == [_ROOT] else parts)):
+        raise NotFound("Names that begin with a dot are not served.")
+    path = "/".join(parts)
     if raw_path.endswith("/"):  # surely a dataset, even where it is named like what is known of one
         return _dataset_target(path) if path else Target(DATASETS, "")
     return _of_catalog(path) if path else Target(DATASETS, "")

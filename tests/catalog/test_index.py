@@ -18,6 +18,7 @@ import tifffile
 from converter import convert
 from precomputed_server.catalog.database import Catalog
 from precomputed_server.catalog.indexer import only_indexer
+from precomputed_server.catalog.records import contrast_of
 from precomputed_server.errors import Busy
 from precomputed_server.format.names import EVENTS, LOCK, PRIVATE
 from tests.catalog.trees import INFO, Indexed, make_dataset, write_record
@@ -305,3 +306,9 @@ def test_what_comes_within_the_tick_of_the_last_look_is_found(root: Path, indexe
     os.utime(root, ns=(tick, tick))
     indexed.indexer.scan()
     assert indexed.states() == {"first": "complete", "second": "complete"}
+
+
+@pytest.mark.parametrize("strange", [10**400, float("nan"), float("inf"), "1", None, []])
+def test_a_figure_that_is_none_says_no_contrast(strange: object) -> None:
+    assert contrast_of([{"p01": strange, "p998": 3}], 1) is None
+    assert contrast_of([{"p01": 1, "p998": 3}], 1) == ((1, 3),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -118,9 +119,23 @@ async def test_the_longest_path_that_is_a_dataset_wins_over_a_suffix(root: Path,
     assert (await asked(client, "/api/v1/datasets/histogram/histogram")) == {"channels": [{"min": 2}]}
 
 
+BEYOND = base64.urlsafe_b64encode(json.dumps(["bytes", 1 << 70, "x"]).encode()).decode()
+"""A cursor with a number that no database has."""
+
+
 @pytest.mark.parametrize(
     "query",
-    ["sort=size", "limit=0", "limit=1001", "limit=ten", "state=ready", "colour=red", "cursor=%F0", "cursor=bnVsbA=="],
+    [
+        "sort=size",
+        "limit=0",
+        "limit=1001",
+        "limit=ten",
+        "state=ready",
+        "colour=red",
+        "cursor=%F0",
+        "cursor=bnVsbA==",
+        f"cursor={BEYOND}&sort=bytes",
+    ],
 )
 async def test_bad_searches_are_explained(lab: Path, client: Client, query: str) -> None:
     problem = await asked(client, f"/api/v1/datasets?{query}", 400)

@@ -240,3 +240,28 @@ async def test_the_progress_of_annotations(root: Path, client: Client) -> None:
         own = await client.get(URL(f"/{spelled}/annotations/progress", encoded=True))
         assert (there.status, await there.read()) == (200, await own.read())
     assert (await client.get("/api/v1/datasets/nothing/annotations/progress")).status == 404
+
+
+@pytest.mark.parametrize("spelled", [".hidden", "./.hidden", "%2Ehidden", ".%2F.hidden", "lab/.hidden"])
+async def test_names_that_begin_with_a_dot_are_nobodys_business(root: Path, client: Client, spelled: str) -> None:
+    for directory in (root / ".hidden", root / "lab" / ".hidden"):
+        directory.mkdir(parents=True)
+        write_dataset(directory, volume((1, 6, 8, 10), "uint8"))
+        write_annotations(directory, {"fibers": [point(1, 1, 2, 3)]})
+    for rest in ("", "/annotations/progress", "/histogram", "/link"):
+        answer = await client.get(URL(f"/api/v1/datasets/{spelled}{rest}", encoded=True))
+        assert answer.status == 404, rest
+
+
+async def test_changes_of_a_dataset_that_is_converted_hold_up_no_others(
+    brain: Path, root: Path, client: Client
+) -> None:
+    (root / "other").mkdir()
+    write_dataset(root / "other", volume((1, 6, 8, 10), "uint8"))
+    with (brain / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        changes = [client.patch("/api/v1/datasets/brain", data=io.BytesIO(b'{"title": "x"}')) for _ in range(40)]
+        told = [json.loads(await answer.read())["detail"] for answer in await asyncio.gather(*changes)]
+        assert sum("Too many changes" in each for each in told) >= 20
+        assert sum("conversion" in each for each in told) >= 1
+        await patched(client, "other", {"title": "x"}, 200)
