@@ -180,7 +180,7 @@ def _page_target(segments: list[str], directory: bool, session: Session | None) 
 
 
 def _catalog_target(raw_path: str) -> Target | None:
-    """A path of the catalog, which may have a dataset's path in one segment: there `%2F` is a slash, and `.` the root."""
+    """A path of the catalog; a dataset's path may be one segment of it, with `%2F` for a slash, and `.` is the root."""
     texts = [text for text in raw_path.split("/") if text]
     if texts == ["api", "v1", "link"]:
         return Target(LINK, "")
