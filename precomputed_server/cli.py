@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from precomputed_server import __version__, settings
 from precomputed_server.errors import DestinationExists, InvalidInput, PrecomputedError
 from precomputed_server.interrupt import EXIT_CODE, end_tidily, loading
 from precomputed_server.limits import usable_cpus
+from precomputed_server.setting_options import setting_options
 
 if TYPE_CHECKING:
     from precomputed_server.format.info import VolumeInfo
@@ -30,6 +30,7 @@ _ELSEWHERE = {
     "annotations": "annotation_store.cli:annotation_commands",
     "convert": "converter.cli:convert",
     "datasets": "precomputed_server.cli_catalog:datasets",
+    "doctor": "precomputed_server.doctor.cli:doctor",
     "describe": "precomputed_server.cli_describe:describe_command",
     "index": "precomputed_server.cli_catalog:index",
     "link": "precomputed_server.cli_link:link",
@@ -103,31 +104,9 @@ def _transform_annotations(dataset: Path, old: VolumeInfo, new: VolumeInfo, oper
     transform_annotations(dataset, old, new, operation)
 
 
-def _setting_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add one option for each row of the table of settings."""
-    for setting in reversed(settings.SETTINGS):
-        explained = f"{setting.help}  [{setting.variable}; default: {setting.shown_default}]"
-        if isinstance(setting.default, bool):
-            option = click.option(setting.flag, is_flag=True, default=None, help=explained)
-        else:
-            kind = "NUMBER" if isinstance(setting.default, int) else "TEXT"
-            option = click.option(setting.flag, metavar=kind, callback=_parsed_by(setting), help=explained)
-        command = option(command)
-    return command
-
-
-def _parsed_by(setting: settings.Setting) -> Callable[..., int | str | bool | None]:
-    """A click callback that reads an option as its setting's row of the table says."""
-
-    def parsed(context: click.Context, parameter: click.Parameter, text: str | None) -> int | str | bool | None:
-        return None if text is None else setting.parsed(text, setting.flag)
-
-    return parsed
-
-
 @main.command()
 @click.argument("root", required=False, type=click.Path(path_type=Path))
-@_setting_options
+@setting_options
 def serve(root: Path | None, **given: Any) -> None:
     """Serve every dataset beneath the directory ROOT.
 

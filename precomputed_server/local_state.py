@@ -31,7 +31,7 @@ def state_of(state: Path, root: Path) -> Path:
 
     Raises InvalidInput when that cannot be done.
     """
-    directory = state / _name(root)
+    directory = place_of(state, root)
     try:
         directory.mkdir(0o700, parents=True, exist_ok=True)
         status = os.lstat(directory)
@@ -44,6 +44,11 @@ def state_of(state: Path, root: Path) -> Path:
             f"The state directory {state} cannot be used ({error.strerror}); name another one by --state."
         ) from error
     return directory
+
+
+def place_of(state: Path, root: Path) -> Path:
+    """Where `state_of` is, there or not."""
+    return state / _name(root)
 
 
 def usable_state(state: Path, root: Path) -> Path | None:

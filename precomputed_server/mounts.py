@@ -69,6 +69,12 @@ def is_local(mounts: list[Mount]) -> bool:
     return bool(mounts) and all(mount.kind in LOCAL_TYPES for mount in mounts)
 
 
+def foreign_type(directory: Path) -> str | None:
+    """The type of the file system that `directory` itself is on, where that is none of this host alone; else None."""
+    mounts = [mount for mount in read_mounts(directory) if not mount.path.startswith(f"{directory}/")]
+    return mounts[0].kind if mounts and mounts[0].kind not in LOCAL_TYPES else None
+
+
 def host_only_locks(mounts: list[Mount]) -> str | None:
     """Why a lock taken here may not hold on another host, or None.
 

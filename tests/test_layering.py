@@ -27,6 +27,8 @@ MODULES = {
     "precomputed_server.recent": "foundation",
     "precomputed_server.saved_states": "foundation",
     "precomputed_server.settings": "foundation",
+    "precomputed_server.setting_options": "foundation",
+    "precomputed_server.viewer_files": "foundation",
     "precomputed_server.limits": "foundation",
     "precomputed_server.interrupt": "foundation",
     "precomputed_server.forking": "foundation",
@@ -39,6 +41,8 @@ MODULES = {
     "precomputed_server.phantom": "phantom",
     "precomputed_server.demo": "assembly",
     "precomputed_server.selftest": "selftest",
+    "precomputed_server.doctor": "doctor",
+    "precomputed_server.doctor.judgement": "judgement",
     "precomputed_server.cli": "assembly",
     "precomputed_server.entry": "assembly",
     "precomputed_server.cli_describe": "assembly",
@@ -65,13 +69,15 @@ MAY_IMPORT = {
     "phantom": set(),
     "converter": _DATA | {"readers"},
     "selftest": _DATA,  # from outside: nothing of the store
+    "judgement": set(),
+    "doctor": _DATA | {"readers", "catalog", "judgement"},  # from outside: it may be the server that is broken
     "annotations": _DATA,
     "annotations on the web": _SERVING | {"annotations"},
     "pool": _DATA | {"assembly", "annotations on the web", "catalog"},
     "assembly": _SERVING | {"phantom", "converter", "annotations", "annotations on the web", "pool", "selftest"},
 }
 
-PURE = {"format", "phantom"}
+PURE = {"format", "phantom", "judgement"}
 """Standard library, numpy and this project only."""
 
 WEB_LAYERS = {"web", "annotations on the web"}

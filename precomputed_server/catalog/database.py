@@ -15,7 +15,7 @@ from typing import Any
 
 from precomputed_server.catalog.entries import VANISHED, Entry, KnownPlace
 from precomputed_server.catalog.rows import row_of, shown
-from precomputed_server.catalog.schema import opened, opened_for_reading
+from precomputed_server.catalog.schema import opened, opened_for_looking, opened_for_reading
 
 _TERM = re.compile(r"\w+")
 _MOST_VALUES = 100
@@ -64,9 +64,13 @@ class Page:
 class Catalog:
     """The datasets of one root."""
 
-    def __init__(self, path: Path, *, writable: bool = False) -> None:
-        """Open the database; `writable` makes it, or makes it anew where it is damaged. Raises sqlite3.Error."""
-        self._connection = opened(path) if writable else opened_for_reading(path)
+    def __init__(self, path: Path, *, writable: bool = False, once: bool = False) -> None:
+        """Open the database; `writable` makes it, or makes it anew where it is damaged. Raises sqlite3.Error.
+
+        With `once` it is as it is now, and nothing is left beside it.
+        """
+        reading = opened_for_looking if once else opened_for_reading
+        self._connection = opened(path) if writable else reading(path)
         self._connection.row_factory = sqlite3.Row
 
     def close(self) -> None:

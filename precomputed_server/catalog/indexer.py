@@ -20,13 +20,13 @@ from precomputed_server.catalog.survey import Counter, Surveyor
 from precomputed_server.errors import Busy, InvalidInput, PrecomputedError
 from precomputed_server.files import Tree
 from precomputed_server.local_state import state_of
-from precomputed_server.mounts import LOCAL_TYPES, read_mounts
+from precomputed_server.mounts import foreign_type
 from precomputed_server.readers.volumes import Volumes
 from precomputed_server.writing import exclusive_lock
 
 _log = logging.getLogger(__name__)
 
-_DATABASE, _LOCK = "catalog.sqlite", "catalog.lock"
+DATABASE, LOCK = "catalog.sqlite", "catalog.lock"
 _AT_ONCE = 500
 """So many datasets are written in one transaction: the first of many are listed before the last is looked at."""
 _QUIET_S = 0.2
@@ -40,13 +40,13 @@ def catalog_path(state: Path, root: Path) -> Path:
     databases are damaged.
     """
     directory = state_of(state, root)
-    mounts = [mount for mount in read_mounts(directory) if not mount.path.startswith(f"{directory}/")]
-    if mounts and mounts[0].kind not in LOCAL_TYPES:
+    foreign = foreign_type(directory)
+    if foreign is not None:
         raise InvalidInput(
-            f"The state directory {state} is on {mounts[0].kind}, where a database is not safe; "
+            f"The state directory {state} is on {foreign}, where a database is not safe; "
             "name one on a local disk by --state."
         )
-    return directory / _DATABASE
+    return directory / DATABASE
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def only_indexer(path: Path) -> Iterator[None]:
     """Hold the lock of the catalog at `path`; raises Busy while another process holds it."""
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with exclusive_lock(directory, _LOCK, timeout=0):
+        with exclusive_lock(directory, LOCK, timeout=0):
             yield
     except Busy as error:
         raise Busy("Another process keeps this root's catalog up to date; nothing is left to do.") from error

@@ -61,6 +61,12 @@ def opened_for_reading(path: Path) -> sqlite3.Connection:
     return _opened_as_it_is(path, "ro", _BUSY_S)
 
 
+def opened_for_looking(path: Path) -> sqlite3.Connection:
+    """As `opened_for_reading`, once, and without leaving a file beside it, which SQLite does where no writer is."""
+    there = path.with_name(f"{path.name}-wal").exists()
+    return _opened_as_it_is(path, "ro" if there else "ro&immutable=1", _AMENDING_S)
+
+
 def opened_for_amending(path: Path) -> sqlite3.Connection:
     """The database as it is, for one short change beside its writer; raises as `opened_for_reading`."""
     return _opened_as_it_is(path, "rw", _AMENDING_S)

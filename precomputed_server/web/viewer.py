@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.util
 from pathlib import Path
 
 import swagger_ui_bundle
@@ -13,6 +12,7 @@ from aiohttp import web
 from precomputed_server.errors import MissingExtra, NotFound
 from precomputed_server.files import Tree
 from precomputed_server.readers.stored import find_stored
+from precomputed_server.viewer_files import client_directory
 from precomputed_server.web.pages import api_page
 from precomputed_server.web.send import Described, content_type_of, send_bytes, send_stored
 from precomputed_server.web.state import STATE
@@ -27,13 +27,8 @@ _COMMENT_EVERY_SECONDS = 15
 
 def open_client() -> Tree | None:
     """The built client that the `neuroglancer` package carries; None where it is not installed."""
-    found = importlib.util.find_spec("neuroglancer")
-    if found is None or found.origin is None:
-        return None
-    try:
-        return Tree(Path(found.origin).parent / "static" / "client")
-    except NotFound:
-        return None
+    directory = client_directory()
+    return None if directory is None else Tree(directory)
 
 
 async def get_static(request: web.Request, target: Target) -> web.StreamResponse:
