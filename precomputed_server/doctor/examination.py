@@ -58,9 +58,7 @@ def _tree(chosen: settings.Settings, facts: storage.RootFacts, *, can_decode: bo
     walked = walk(chosen.root)
     yield from storage.judge_links(walked.links)
     if not can_decode:
-        yield Finding(
-            WARN, "datasets", "Datasets were not looked at, for want of libraries. Install those first."
-        )
+        yield Finding(WARN, "datasets", "Datasets were not looked at, for want of libraries. Install those first.")
         return
     from precomputed_server.doctor.looking.datasets import look_at_catalog, look_at_datasets  # here: they need codecs
 

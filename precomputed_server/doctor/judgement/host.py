@@ -15,13 +15,14 @@ _TOO_FEW_FILES, _FEW_FILES = 256, 4096
 
 @dataclass(frozen=True)
 class WatchFacts:
-    """`limit` of watches of this user and `used` ones; `refused` names the limit that the kernel said is reached.
+    """`limit` of watches of this user, its name, and how many are in use; `refused` names the limit that the kernel said is reached.
 
     `directories` are those beneath the root, at least so many where `is_whole` is false. `is_kept`: a server watches
     them already.
     """
 
     limit: int | None
+    limit_name: str
     used: int
     directories: int
     is_whole: bool
@@ -66,18 +67,17 @@ def judge_watches(facts: WatchFacts) -> Finding:
     needed = facts.directories + 2
     others = 0 if facts.is_kept else facts.used
     if not facts.refused and (facts.limit is None or needed + others <= facts.limit):
-        limit = "" if facts.limit is None else f" of the {facts.limit:,} that may be"
+        limit = "" if facts.limit is None else f", and {facts.limit:,} may be watched for changes"
         least = "" if facts.is_whole else "at least "
-        return Finding(
-            OK, "watching", f"{least}{facts.directories:,} directories{limit} are watched for changes.".capitalize()
-        )
+        said = "1 directory" if facts.directories == 1 else f"{facts.directories:,} directories"
+        return Finding(OK, "watching", f"The root has {least}{said}{limit}.")
     enough = max(524_288, 2 * (needed + others))
     return Finding(
         WARN,
         "watching",
-        f"The root has {facts.directories:,} directories, and fs.inotify.max_user_watches lets"
-        f" {'?' if facts.limit is None else f'{facts.limit:,}'} be watched, {facts.used:,} of them in use."
-        f" Raise it: sysctl fs.inotify.max_user_watches={enough}. {later}",
+        f"The root has {facts.directories:,} directories, and {facts.limit_name} lets"
+        f" {'too few' if facts.limit is None else f'{facts.limit:,}'} be watched, {facts.used:,} of them in use."
+        f" Raise it: sysctl {facts.limit_name}={enough}. {later}",
     )
 
 
@@ -85,10 +85,11 @@ def judge_files(facts: FileFacts) -> Finding:
     """The limit of open files against workers and their connections."""
     usable = min(facts.limit, facts.wanted)
     pages = max(0, usable - 100) * facts.workers // _FILES_OF_A_PAGE
-    said = f"Each of {facts.workers} workers may have {usable:,} files and connections open, enough for about {pages:,} pages"
-    remedy = "Raise it where the server is started: ulimit -n 65536, systemd LimitNOFILE=65536, docker --ulimit nofile=65536."
-    if facts.workers == 1:
-        said = said.replace("Each of 1 workers", "The worker")
+    who = "The worker" if facts.workers == 1 else f"Each of {facts.workers} workers"
+    said = f"{who} may have {usable:,} files and connections open, enough for about {pages:,} pages in browsers"
+    remedy = (
+        "Raise the limit where it starts: ulimit -n 65536, systemd LimitNOFILE=65536, docker --ulimit nofile=65536."
+    )
     if facts.limit < _TOO_FEW_FILES:
         return Finding(FAIL, "open files", f"{said}: far too few. {remedy}")
     if usable < _FEW_FILES:

@@ -42,7 +42,8 @@ def judge_proxy(facts: ProxyFacts) -> Iterator[Finding]:
         yield Finding(
             FAIL,
             "proxy",
-            f"No server of this kind answers at {facts.url}: {facts.refused}. Start it, and let the proxy pass all paths on to it.",
+            f"No server of this kind answers at {facts.url}: {facts.refused}."
+            " Start it, and let the proxy pass all paths on to it.",
         )
         return
     findings = [found for check in _CHECKS for found in check(facts)]
@@ -53,8 +54,9 @@ def judge_proxy(facts: ProxyFacts) -> Iterator[Finding]:
         else ["the address in links, %2F and streams of edits (there is no dataset to try them with)"]
     )
     if not findings:
-        told = f"; not tried: {untried[0]}" if untried else ""
-        yield Finding(OK, "proxy", f"What is asked at {facts.url} arrives, and the answers come back unchanged{told}.")
+        yield Finding(
+            OK, "proxy", f"What is asked at {facts.url} arrives, and the answers come back unchanged{untried}."
+        )
 
 
 def _slash(facts: ProxyFacts) -> Iterator[Finding]:
@@ -79,7 +81,7 @@ def _range(facts: ProxyFacts) -> Iterator[Finding]:
     if facts.range is not None and facts.range != 206:
         yield _found(
             FAIL,
-            f"Ten bytes of a file were asked for, and the answer was {facts.range} and not 206, so shards cannot be read",
+            f"Ten bytes of a file were asked for and answered {facts.range}, not 206, so shards cannot be read",
             "Let the proxy pass the Range header on, and neither filter nor cache answers.",
         )
 
@@ -120,7 +122,7 @@ def _source(facts: ProxyFacts) -> Iterator[Finding]:
         return
     asked, told = urlsplit(facts.url), urlsplit(facts.source)
     if asked.netloc != told.netloc:
-        remedy = "Let the proxy pass the Host header on (nginx: proxy_set_header Host $http_host; Apache: ProxyPreserveHost On)."
+        remedy = "Let the proxy pass the Host header on (nginx: proxy_set_header Host $http_host; haproxy does)."
     elif asked.scheme != told.scheme:
         remedy = f"Let the proxy speak {asked.scheme} to the server too, or tell people the {told.scheme} address."
     else:

@@ -10,6 +10,7 @@ from precomputed_server.doctor.judgement.finding import FAIL, OK, WARN, Finding,
 
 _SLOW_SYNC_S = 0.1
 _CLOCK_OFF_S = 2.0
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _JUMPED_S = 0.5
 _LITTLE_BYTES, _FEW_FILES = 1 << 30, 10_000
 _NO_BYTES, _NO_FILES = 1 << 20, 16
@@ -229,11 +230,7 @@ def judge_links(facts: LinkFacts) -> Iterator[Finding]:
 
 
 def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1024:
-            break
-        size /= 1024
-    else:
-        unit = "PiB"
-    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+    if count < 1024:
+        return f"{count} bytes"
+    steps = min((count.bit_length() - 1) // 10, len(_UNITS))
+    return f"{count / 1024**steps:.1f} {_UNITS[steps - 1]}"

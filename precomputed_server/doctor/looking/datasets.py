@@ -85,7 +85,7 @@ def _entries(tree: Tree) -> Iterator[Entry]:
 
 
 def _may_annotate(dataset: Path) -> bool:
-    """Whether this user may write where annotations lie: in their blocks, else in the directory that is to hold them."""
+    """Whether this user may write where annotations lie, or in the directory that is to hold them."""
     annotations = dataset / ANNOTATIONS
     try:
         with os.scandir(annotations) as entries:

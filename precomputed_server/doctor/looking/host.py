@@ -18,7 +18,7 @@ from precomputed_server.doctor.judgement.storage import LinkFacts
 from precomputed_server.mounts import is_local, read_mounts
 from precomputed_server.settings import Settings
 
-_LIMITS = (Path("/proc/sys/fs/inotify/max_user_watches"), Path("/proc/sys/user/max_inotify_watches"))
+_LIMITS = ("fs.inotify.max_user_watches", "user.max_inotify_watches")
 """Of all of a user's processes, and of those in this user namespace: the smaller holds."""
 
 _WALK_S = 5.0
@@ -69,9 +69,11 @@ def _judge_link(path: str, inside: str, dangling: list[str], outside: list[str])
 
 def look_at_watches(settings: Settings, walked: Walked, *, is_kept: bool) -> WatchFacts:
     """The limit of inotify watches and how many are in use, with one taken and given back to try it."""
-    limits = [int(text) for path in _LIMITS if (text := _content(path)).isdigit()]
+    limits = [(int(text), name) for name in _LIMITS if (text := _content(_limit_file(name))).isdigit()]
+    limit, name = min(limits, default=(None, _LIMITS[0]))
     return WatchFacts(
-        min(limits, default=None),
+        limit,
+        name,
         _watches_in_use(),
         walked.directories,
         walked.is_whole,
@@ -80,6 +82,10 @@ def look_at_watches(settings: Settings, walked: Walked, *, is_kept: bool) -> Wat
         is_kept,
         settings.index_period,
     )
+
+
+def _limit_file(name: str) -> Path:
+    return Path("/proc/sys", *name.split("."))
 
 
 def _refused(root: Path) -> str:

@@ -140,7 +140,7 @@ def _source(link: str, path: str) -> str | None:
 
 
 def _events(server: _Server, dataset: str) -> float | None:
-    """After how many seconds a stream of edits begins; infinite when not while it was waited for, None for no stream."""
+    """After how many seconds a stream of edits begins; infinite when not within those waited for, None for none."""
     connection = server.connection(_EVENTS_S)
     began = time.monotonic()
     try:

@@ -20,6 +20,7 @@ from precomputed_server.doctor.judgement.storage import Place, Room, RootFacts, 
 from precomputed_server.mounts import LOCAL_TYPES, host_only_locks, is_local, read_mounts
 from precomputed_server.writing import atomic_write, exclusive_lock
 
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _SYNCS = 3
 _OTHER_S = 20
@@ -34,7 +35,7 @@ _HELD = 7
 
 
 def look_at_root(root: Path, *, single_host: bool) -> RootFacts:
-    """What is at `root`, and what this user may do there."""
+    """What is at `root`, and what this user may do there; raises OSError where a dead mount is."""
     facts = RootFacts(str(root), _place(root), user=user_name(os.geteuid()), single_host=single_host)
     if facts.place == "dangling":
         return replace(facts, link=os.readlink(root))
@@ -61,7 +62,9 @@ def _place(root: Path) -> Place:
         return "directory" if stat.S_ISDIR(os.stat(root).st_mode) else "file"
     except PermissionError:
         return "unreachable"
-    except OSError:
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
         return "dangling" if root.is_symlink() else "absent"
 
 
@@ -91,7 +94,7 @@ def try_writing(root: Path) -> Trial:
     try:
         probe.mkdir()
         with _opened(probe) as directory:
-            trial = Trial(**_tried(probe, directory))
+            trial = _tried(probe, directory)
     except OSError as error:
         return Trial(refused=error.strerror or str(error), is_full=error.errno in _FULL)
     finally:
@@ -99,7 +102,7 @@ def try_writing(root: Path) -> Trial:
     return replace(trial, jumped_s=(time.time() - began) - (time.monotonic() - steady))
 
 
-def _tried(probe: Path, directory: int) -> dict[str, str | float]:
+def _tried(probe: Path, directory: int) -> Trial:
     syncs = []
     for _ in range(_SYNCS):
         began = time.monotonic()
@@ -109,12 +112,12 @@ def _tried(probe: Path, directory: int) -> dict[str, str | float]:
     atomic_write(directory, "file", b"2")
     replaced = (probe / "file").read_bytes() == b"2"
     dated = os.stat("file", dir_fd=directory).st_mtime
-    return {
-        "fsync_s": min(syncs),
-        "clock_off_s": dated - asked,
-        "rename": "" if replaced else "A file that was replaced keeps its old content",
-        "lock": _lock(probe, directory),
-    }
+    return Trial(
+        lock=_lock(probe, directory),
+        rename="" if replaced else "A file that was replaced keeps its old content",
+        fsync_s=min(syncs),
+        clock_off_s=dated - asked,
+    )
 
 
 def _lock(probe: Path, directory: int) -> str:
@@ -149,12 +152,13 @@ def _remove(probe: Path) -> None:
 def look_at_room(what: str, path: Path) -> Room:
     """The room for `what` on the file system of the directory `path`; raises OSError."""
     left = os.statvfs(path)
-    mine = left.f_bfree if os.geteuid() == 0 else left.f_bavail
+    is_root = os.geteuid() == 0  # who may use what is kept back for him
+    mine = left.f_bavail or (left.f_bfree if is_root else 0)
     return Room(
         what,
         str(path),
         mine * left.f_frsize,
         left.f_blocks * left.f_frsize,
-        (left.f_ffree if os.geteuid() == 0 else left.f_favail) if left.f_files else None,
+        (left.f_ffree if is_root else left.f_favail) if left.f_files else None,
         left.f_files,
     )
