@@ -14,7 +14,7 @@ from precomputed_server.setting_options import setting_options
 
 
 @click.command("doctor", short_help="Look for what keeps a server from working, and say what to do.")
-@click.argument("root", required=False, type=click.Path(path_type=Path))
+@click.argument("root", required=False, type=click.Path(path_type=Path, readable=False))
 @click.option("--url", metavar="URL", help="Ask a running server too, at the address by which people reach it.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 @setting_options

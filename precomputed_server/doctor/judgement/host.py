@@ -15,8 +15,9 @@ _TOO_FEW_FILES, _FEW_FILES = 256, 4096
 
 @dataclass(frozen=True)
 class WatchFacts:
-    """`limit` of watches of this user, its name, and how many are in use; `refused` names the limit that the kernel said is reached.
+    """`limit` of watches of this user, its name, and how many are in use.
 
+    `refused` names the limit that the kernel says is reached, "" where it gave one more.
     `directories` are those beneath the root, at least so many where `is_whole` is false. `is_kept`: a server watches
     them already.
     """
@@ -87,9 +88,7 @@ def judge_files(facts: FileFacts) -> Finding:
     pages = max(0, usable - 100) * facts.workers // _FILES_OF_A_PAGE
     who = "The worker" if facts.workers == 1 else f"Each of {facts.workers} workers"
     said = f"{who} may have {usable:,} files and connections open, enough for about {pages:,} pages in browsers"
-    remedy = (
-        "Raise the limit where it starts: ulimit -n 65536, systemd LimitNOFILE=65536, docker --ulimit nofile=65536."
-    )
+    remedy = "Raise the limit where it starts: ulimit -n 65536, systemd LimitNOFILE, docker --ulimit nofile."
     if facts.limit < _TOO_FEW_FILES:
         return Finding(FAIL, "open files", f"{said}: far too few. {remedy}")
     if usable < _FEW_FILES:

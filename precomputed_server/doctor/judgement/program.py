@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from precomputed_server.doctor.judgement.finding import FAIL, OK, WARN, Finding, some
 
+_ALIKE = 0.85
+"""Of the letters of two names: PRECOMPUTED_ alone is half of most."""
+
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 14)
 
 
@@ -111,5 +114,5 @@ def judge_variables(facts: VariableFacts) -> Iterator[Finding]:
 
 
 def _meant(name: str, known: tuple[str, ...]) -> str:
-    alike = difflib.get_close_matches(name, known, 1)
+    alike = difflib.get_close_matches(name, known, 1, _ALIKE)
     return f"Did you mean {alike[0]}?" if alike else "Remove it; README.md lists the settings."

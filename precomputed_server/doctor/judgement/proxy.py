@@ -48,11 +48,7 @@ def judge_proxy(facts: ProxyFacts) -> Iterator[Finding]:
         return
     findings = [found for check in _CHECKS for found in check(facts)]
     yield from findings
-    untried = (
-        []
-        if facts.source
-        else ["the address in links, %2F and streams of edits (there is no dataset to try them with)"]
-    )
+    untried = "" if facts.source else "; for want of a dataset not tried: addresses in links, %2F and streams of edits"
     if not findings:
         yield Finding(
             OK, "proxy", f"What is asked at {facts.url} arrives, and the answers come back unchanged{untried}."
