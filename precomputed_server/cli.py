@@ -90,6 +90,7 @@ def main(context: click.Context) -> None:
     precomputed convert planes/ /data/brain   a TIFF stack becomes a dataset
     precomputed describe /data/brain          correct its voxel size, names and colours
     precomputed serve /data                   every dataset beneath /data, for Neuroglancer and NeuroTrALE
+    precomputed doctor /data                  what keeps a server from working, and what to do
     precomputed annotations history /data/brain     who changed which annotation and when
     """
     context.obj = _transform_annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conftest import free_port, missing
+from tests.conftest import REPOSITORY, free_port, missing
 
 NO_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner")
 """Root without the rights by which it passes over the modes of files."""
@@ -59,6 +60,7 @@ class Doctor:
         done = self.run("--port", str(free_port()), *arguments, "--json", **variables)
         assert done.returncode in (0, 1), done.stderr
         told = [(each["level"], each["name"], each["sentence"]) for each in json.loads(done.stdout)["findings"]]
+        assert {name for _, name, _ in told} <= documented_checks()
         assert all(said.endswith((".", "?")) for _, _, said in told), told
         assert (done.returncode == 1) == any(level == "fail" for level, _, _ in told)
         return Examined(told, done.returncode)
@@ -70,6 +72,12 @@ class Doctor:
         program = str(Path(sys.executable).with_name("precomputed"))
         command = [*self.prefix, program, "doctor", str(self.root), "--state", str(self.state), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, env=_environment(variables))
+
+
+def documented_checks() -> set[str]:
+    """The names in the table of docs/doctor.md."""
+    rows = re.findall(r"^\| (`.*?) \|", (REPOSITORY / "docs" / "doctor.md").read_text(), re.MULTILINE)
+    return {name for row in rows for name in re.findall("`([^`]+)`", row)}
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:

@@ -200,8 +200,9 @@ def test_an_info_that_is_damaged(doctor: Doctor) -> None:
 
 
 def test_a_scale_that_is_missing(doctor: Doctor) -> None:
-    scales = [*INFO["scales"], {**INFO["scales"][0], "key": "2_2_2", "resolution": [2000, 2000, 4000]}]
-    (doctor.root / "mouse" / "brain" / "info").write_text(json.dumps({**INFO, "scales": scales}))
+    info = json.loads(json.dumps(INFO))
+    info["scales"].append({**info["scales"][0], "key": "2_2_2", "resolution": [2000, 2000, 4000]})
+    (doctor.root / "mouse" / "brain" / "info").write_text(json.dumps(info))
     assert doctor.examine().level("dataset", "mouse/brain is not complete", "2_2_2", "Run") == "warn"
 
 

@@ -11,7 +11,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.catalog.trees import make_dataset
-from tests.conftest import RunningServer, StartServer, component, free_port
+from tests.conftest import REPOSITORY, RunningServer, StartServer, component, free_port
 from tests.doctor.examined import Doctor, Examined
 
 pytestmark = [pytest.mark.component, pytest.mark.timeout(120)]
@@ -23,7 +23,9 @@ proxy_http_version 1.1;
 proxy_set_header Host $http_host;
 proxy_read_timeout 1h;
 """
-"""What docs/doctor.md asks for."""
+"""As docs/doctor.md has it."""
+
+HOLDING = WELL.replace("1.1", "1.0") + "proxy_ignore_headers X-Accel-Buffering;"
 
 _CONFIGURATION = """
 daemon off; master_process off; worker_processes 1; pid {place}/pid; error_log {place}/error;
@@ -119,7 +121,7 @@ FAULTS = {
     "no origins": (WELL + "proxy_hide_header Access-Control-Allow-Origin;", "", ("is missing",), "fail"),
     "slashes": (WELL, "rewrite ^(.+)/$ $1;", ("ends in a slash", "308"), "fail"),
     "held": (
-        WELL.replace("1.1", "1.0") + "proxy_ignore_headers X-Accel-Buffering;",
+        HOLDING,
         "",
         ("held back", "proxy_buffering off"),
         "warn",
@@ -140,6 +142,10 @@ def test_a_prefix_that_the_proxy_takes_away(through: Through) -> None:
     rules = WELL.replace("{port};", "{port}/;", 1)
     found = through(rules, location="/scans/", path="/scans")
     assert found.level("proxy", "Links say", "a name of its own instead of the path /scans") == "fail"
+
+
+def test_the_documented_rules_are_those_that_are_tried() -> None:
+    assert WELL.format(port=9000).strip() in (REPOSITORY / "docs" / "doctor.md").read_text()
 
 
 def test_a_proxy_without_the_server_behind_it(through: Through) -> None:

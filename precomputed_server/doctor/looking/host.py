@@ -40,22 +40,25 @@ def walk(root: Path, seconds: float = _WALK_S) -> Walked:
     """Go through the directories of `root` without following links, for so long."""
     until = time.monotonic() + seconds
     inside = os.path.realpath(root)
-    waiting, count = [inside], 0
+    waiting, count, in_time = [inside], 0, True
     dangling: list[str] = []
     outside: list[str] = []
-    while waiting and time.monotonic() < until:
+    while waiting and in_time:
         place = waiting.pop()
         count += 1
         try:
             with os.scandir(place) as entries:
                 for entry in entries:
+                    in_time = time.monotonic() < until
+                    if not in_time:
+                        break
                     if entry.is_symlink():
                         _judge_link(entry.path, inside, dangling, outside)
                     elif entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
         except OSError:  # gone since, or not this user's: who looks for datasets says so
             continue
-    return Walked(count, not waiting, LinkFacts(tuple(sorted(dangling)), tuple(sorted(outside))))
+    return Walked(count, in_time, LinkFacts(tuple(sorted(dangling)), tuple(sorted(outside))))
 
 
 def _judge_link(path: str, inside: str, dangling: list[str], outside: list[str]) -> None:
