@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +63,18 @@ def test_a_healthy_root_gives_no_warning_and_is_left_as_it_was(doctor: Doctor, t
     found = doctor.examine()
     assert found.amiss() == {}
     assert found.level("datasets", "1 dataset") == "ok"
+    assert everything(tmp_path) == before
+
+
+def test_a_catalog_is_looked_at_and_nothing_is_left_beside_it(doctor: Doctor, tmp_path: Path) -> None:
+    program = str(Path(sys.executable).with_name("precomputed"))
+    subprocess.run([program, "index", str(doctor.root), "--state", str(doctor.state)], check=True)
+    with closing(sqlite3.connect(catalog_path(doctor.state, doctor.root))) as database:
+        database.execute("SELECT * FROM scans").fetchall()  # its last user tidies up
+    before = everything(tmp_path)
+    assert sum("catalog.sqlite" in name for name in before) == 1
+    found = doctor.examine()
+    assert found.level("catalog", "was brought up to date", "no server keeps it") == "ok"
     assert everything(tmp_path) == before
 
 
@@ -131,6 +147,30 @@ def remounted(mount: Mount, options: str, more: str) -> Path:
     make_dataset(root / "brain")
     subprocess.run(["mount", "-o", f"remount,{more}", str(root)], check=True)
     return root
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> Iterator[Path]:
+    """A mount whose server has gone: FUSE without a process behind it, as a stale handle of NFS is."""
+    place = tmp_path / "dead"
+    place.mkdir()
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR)
+    except OSError as error:
+        missing(f"there is no FUSE here: {error}")
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    mounted = ctypes.CDLL(None).mount(b"dead", os.fsencode(place), b"fuse", 0, options)
+    os.close(server)
+    if mounted != 0:
+        missing("only root can mount a file system")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_mount_whose_server_has_gone(doctor: Doctor, dead: Path) -> None:
+    found = replace(doctor, root=dead).examine()
+    assert found.level("root", "does not answer", "Mount it anew") == "fail"
+    assert found.level("state") == "ok"
 
 
 def test_a_mount_that_is_read_only(doctor: Doctor, mount: Mount) -> None:
