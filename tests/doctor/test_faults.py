@@ -239,6 +239,17 @@ def test_an_info_that_is_damaged(doctor: Doctor) -> None:
     assert list(found.amiss()) == ["dataset"]
 
 
+def test_datasets_that_this_user_may_not_read(plain: Doctor) -> None:
+    for path in ("lost+found", "secret", "fish/eye/info"):
+        make_dataset(plain.root / path.removesuffix("/info"))
+        (plain.root / path).chmod(0)
+    found = plain.examine()
+    assert found.level("dataset", "may not read secret,", "setfacl") == "warn"
+    assert found.level("dataset", "may not read fish/eye,", "setfacl") == "warn"
+    assert list(found.amiss()) == ["dataset"]
+    assert len([1 for _, name, _ in found.findings if name == "dataset"]) == 2
+
+
 def test_a_scale_that_is_missing(doctor: Doctor) -> None:
     info = json.loads(json.dumps(INFO))
     info["scales"].append({**info["scales"][0], "key": "2_2_2", "resolution": [2000, 2000, 4000]})
@@ -251,6 +262,8 @@ def test_links_that_are_not_served(doctor: Doctor, tmp_path: Path) -> None:
     make_dataset(tmp_path / "elsewhere" / "fish")
     (doctor.root / "fish").symlink_to(tmp_path / "elsewhere" / "fish")
     (doctor.root / "same").symlink_to("mouse/brain")
+    (doctor.root / "mouse" / ".trash").mkdir()
+    (doctor.root / "mouse" / ".trash" / "old").symlink_to("/nowhere")
     found = doctor.examine()
     assert found.level("links", "lead nowhere: old.") == "warn"
     assert found.level("links", "out of the root", ": fish.", "mount --bind") == "warn"

@@ -33,7 +33,7 @@ class CatalogFacts:
 
 @dataclass(frozen=True)
 class Problem:
-    """A dataset that is not whole."""
+    """A dataset that is not whole: unusable, incomplete, or forbidden to this user."""
 
     path: str
     state: str
@@ -98,7 +98,7 @@ def judge_datasets(facts: DatasetFacts) -> Iterator[Finding]:
         yield Finding(WARN, "datasets", f"The datasets were not looked at: {facts.refused}")
         return
     for problem in facts.problems[:_SHOWN]:
-        yield _problem(problem)
+        yield _problem(problem, facts.user)
     more = len(facts.problems) - _SHOWN
     if more > 0:
         yield Finding(WARN, "datasets", f"{more} more have problems: precomputed datasets --is unusable lists them.")
@@ -120,8 +120,15 @@ def judge_datasets(facts: DatasetFacts) -> Iterator[Finding]:
         yield Finding(OK, "datasets", f"{facts.count} dataset{'' if facts.count == 1 else 's'}, none with problems.")
 
 
-def _problem(problem: Problem) -> Finding:
+def _problem(problem: Problem, user: str) -> Finding:
     path, reason = problem.path or "the root", problem.reason.rstrip(".")
+    if problem.state == "forbidden":
+        return Finding(
+            WARN,
+            "dataset",
+            f"User {user} may not read {path}, so it is not shown. If it is to be, give {user} the right:"
+            f" setfacl -R -m u:{user}:rX {path}.",
+        )
     if problem.state == "unusable":
         return Finding(
             FAIL,

@@ -24,6 +24,8 @@ from precomputed_server.settings import Settings
 from precomputed_server.writing import is_locked
 
 _SCAN_S = 10.0
+_OF_THE_DISK = "lost+found"
+"""Lies at the top of ext file systems, and only root may look into it."""
 
 
 def look_at_catalog(settings: Settings) -> CatalogFacts:
@@ -71,7 +73,8 @@ def look_at_datasets(root: Path, user: str, *, is_read_only: bool, seconds: floa
                 break
             count += 1
             if entry.state in (UNUSABLE, INCOMPLETE):
-                problems.append(Problem(entry.path, entry.state, entry.reason))
+                state = entry.state if _may_read(root / entry.path) else "forbidden"
+                problems.append(Problem(entry.path, state, entry.reason))
             elif not is_read_only and not _may_annotate(root / entry.path):
                 unwritable.append(entry.path or str(root))
     finally:
@@ -81,7 +84,15 @@ def look_at_datasets(root: Path, user: str, *, is_read_only: bool, seconds: floa
 
 def _entries(tree: Tree) -> Iterator[Entry]:
     scanner = Scanner(Surveyor(tree, Volumes(tree)))
-    return (place for place in scanner.scan({}) if isinstance(place, Entry) and place.state != STACK)
+    entries = (place for place in scanner.scan({}) if isinstance(place, Entry))
+    return (entry for entry in entries if entry.state != STACK and entry.path != _OF_THE_DISK)
+
+
+def _may_read(place: Path) -> bool:
+    """Whether this user may look into a directory and read its `info`, where there is one."""
+    may = os.access(place, os.R_OK | os.X_OK, effective_ids=True)
+    info = place / "info"
+    return may and (not info.exists() or os.access(info, os.R_OK, effective_ids=True))
 
 
 def _may_annotate(dataset: Path) -> bool:

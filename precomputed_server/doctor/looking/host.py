@@ -52,7 +52,9 @@ def walk(root: Path, seconds: float = _WALK_S) -> Walked:
                     in_time = time.monotonic() < until
                     if not in_time:
                         break
-                    if entry.is_symlink():
+                    if (
+                        entry.is_symlink() and "/." not in entry.path[len(inside) :]
+                    ):  # with a dot it is not served anyway
                         _judge_link(entry.path, inside, dangling, outside)
                     elif entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
