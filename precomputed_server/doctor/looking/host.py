@@ -52,9 +52,7 @@ def walk(root: Path, seconds: float = _WALK_S) -> Walked:
                     in_time = time.monotonic() < until
                     if not in_time:
                         break
-                    if (
-                        entry.is_symlink() and "/." not in entry.path[len(inside) :]
-                    ):  # with a dot it is not served anyway
+                    if entry.is_symlink():
                         _judge_link(entry.path, inside, dangling, outside)
                     elif entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
@@ -66,6 +64,8 @@ def walk(root: Path, seconds: float = _WALK_S) -> Walked:
 def _judge_link(path: str, inside: str, dangling: list[str], outside: list[str]) -> None:
     target = os.path.realpath(path)
     name = os.path.relpath(path, inside)
+    if "/." in f"/{name}":
+        return  # what is in a directory with a dot is not served anyway
     if not os.path.exists(target):
         dangling.append(name)
     elif not f"{target}/".startswith(f"{inside.rstrip('/')}/"):
