@@ -55,16 +55,24 @@ def test_a_signal_ends_a_conversion_on_this_machine(tmp_path: Path, number: int,
 
 @pytest.mark.component
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_all_while_the_workers_start(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_signal_to_all_while_the_workers_start(tmp_path: Path, number: int, workers: int) -> None:
+    """What workers are forked from is there before the command is loaded, which a signal then ends as any program."""
     write_planes(tmp_path / "planes", volume(1024, 1024, 96, "uint8"))
     with command.start(tmp_path, "convert", "planes", "made", "--voxel-size", "1,1,1", "--jobs", "2") as process:
-        wait_until(lambda: any("forkserver" in line for line in command.running_in(process.pid)), "it begins", 30)
-        time.sleep(0.1)
+        wait_until(lambda: _forked(process.pid) > workers, "it begins", 30)
+        if not workers:
+            time.sleep(0.1)
         os.killpg(process.pid, number)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, said
-    assert command.sentences(said) == [SENTENCE]
+    loading = [(-number, []), (128 + number, ["Stopped."])] if not workers else []
+    assert (process.returncode, command.sentences(said)) in [(128 + number, [SENTENCE]), *loading]
     wait_until(lambda: command.running_in(process.pid) == [], "every process has ended", 5)
+
+
+def _forked(group: int) -> int:
+    """How many processes there are of what workers are forked from, itself included."""
+    return sum("forkserver" in line for line in command.running_in(group))
 
 
 LOADED = "from precomputed_server.entry import run; print('it begins', flush=True); run()"
