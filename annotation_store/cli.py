@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import click
 
@@ -16,7 +17,9 @@ from annotation_store.cli_review import progress, review
 from annotation_store.events.following import follow, moment_of
 from annotation_store.events.past import Past
 from annotation_store.upkeep import compact_block, verify_block
+from precomputed_server import settings
 from precomputed_server.errors import InvalidInput, Unreadable
+from precomputed_server.setting_options import setting_options
 
 _NO_LOG = "Nothing of this dataset has ever been edited: there is no log."
 
@@ -88,15 +91,16 @@ def verify(chosen: Chosen) -> None:
 
 @annotation_commands.command(short_help="Make logs smaller without losing what stood for 10 s.")
 @choosing("block")
-@click.option("--history-days", type=click.IntRange(1), default=90, show_default=True, help="Days to keep.")
-def compact(chosen: Chosen, history_days: int) -> None:
+@setting_options("history_days")
+def compact(chosen: Chosen, config: Path | None, history_days: int | None) -> None:
     """Make logs smaller: movements of one drag become one, and what is older than the kept days goes.
 
     Every version that stood for 10 s within the kept days can still be had back. What is younger than a day stays.
     """
     blocks = list(chosen.blocks())
+    days = settings.load(None, {"history_days": history_days}, config=config).history_days
     for block in blocks:
-        report = compact_block(chosen.store, block, history_days)
+        report = compact_block(chosen.store, block, days)
         click.echo(f"{block.name}: {report.before} bytes before, {report.after} after.")
     if not blocks:
         click.echo(_NO_LOG)

@@ -32,6 +32,8 @@ from precomputed_server.errors import InvalidInput
 from precomputed_server.files import Tree
 from precomputed_server.format.info import VolumeInfo
 from precomputed_server.format.names import ANNOTATIONS, VIEWER_PATH
+from precomputed_server.listening import own_url
+from precomputed_server.setting_options import setting_options
 
 _PRECOMPUTED = "precomputed"
 
@@ -212,14 +214,15 @@ def _written(output: str) -> Iterator[BinaryIO]:
 @click.command("link", short_help="Print the link that opens the annotations in Neuroglancer.")
 @of_dataset
 @click.option("--url", metavar="URL", help="The dataset's address  [default: as the settings of this machine say]")
+@setting_options("host", "port", "bind")
 @_choosing
-def link(dataset: Path, url: str | None, selection: Selection) -> None:
+def link(dataset: Path, url: str | None, selection: Selection, config: Path | None, **given: Any) -> None:
     """Print the link that opens DATASET in the server's Neuroglancer with its annotations in layers to be edited.
 
     What is edited there comes back by `import` of the viewer's address, or of the state under its {} button.
     """
     found = opened(dataset)
-    address = (url or _likely_address(found)).rstrip("/")
+    address = (url or _likely_address(found, settings.load(None, given, config=config))).rstrip("/")
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise InvalidInput(f"{address[:100]} is no address of a dataset; write it as http://HOST:9000/NAME.")
@@ -234,14 +237,12 @@ def link(dataset: Path, url: str | None, selection: Selection) -> None:
     click.echo(f"{parts.scheme}://{parts.netloc}/{VIEWER_PATH}#!{address}/{ANNOTATIONS}/state{asked}")
 
 
-def _likely_address(found: Dataset) -> str:
-    """Where a server of this machine with its settings would have the dataset."""
-    chosen = settings.load(None, {})
-    host = "127.0.0.1" if chosen.host in ("0.0.0.0", "::", "") else chosen.host  # what is listened on
+def _likely_address(found: Dataset, chosen: settings.Settings) -> str:
+    """Where a server of this machine with these settings would have the dataset."""
     place = found.directory.resolve()
     root = chosen.root.resolve()
     path = place.relative_to(root).as_posix() if place.is_relative_to(root) else found.name
-    return f"http://{host}:{chosen.port}/{quote('' if path == '.' else path)}"
+    return own_url(chosen) + quote("" if path == "." else path)
 
 
 _LISTS = {"type": "types", "leaf": "leaves", "author": "authors"}

@@ -26,6 +26,7 @@ from precomputed_server.errors import InvalidInput, NotFound
 from precomputed_server.files import Tree
 from precomputed_server.format.names import ANNOTATIONS
 from precomputed_server.local_state import states_of_dataset
+from precomputed_server.setting_options import setting_options
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class Refused:
 @click.option("--apply", metavar="ID", help="Do, after all, what this save wanted.")
 @click.option("--discard", metavar="ID", help="Forget what this save wanted.")
 @click.option("--show", metavar="ID", help="Print what the page sent.")
-@click.option("--state", metavar="DIR", help="The server's state directory, where refused saves lie.")
+@setting_options("state")
 @click.option(
     "--author", type=author_name, metavar="NAME", default="parked", show_default=True, help="Who the log says did it."
 )
-def parked(dataset: Path, state: str | None, author: str, **deeds: str | None) -> None:
+def parked(dataset: Path, config: Path | None, state: str | None, author: str, **deeds: str | None) -> None:
     """List the saves of DATASET that were not applied, or not whole, newest first; or decide one of them.
 
     Parked deletions lie in the dataset. Saves that were refused lie in the state directory of the host that refused
@@ -64,7 +65,7 @@ def parked(dataset: Path, state: str | None, author: str, **deeds: str | None) -
         raise InvalidInput("Decide one save at a time: --apply, --discard or --show.")
     become_owner(dataset)
     store = AnnotationStore(Tree(dataset))
-    directory = settings.load(None, {"state": state}).state
+    directory = settings.load(None, {"state": state}, config=config).state
     refused = list(_refused(dataset, directory))
     if not any(True for _ in states_of_dataset(directory, dataset)):
         click.echo(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from converter.writers import COMPRESSION_NAMES, ENCODINGS, FORMATS
 from precomputed_server.errors import InvalidInput
 from precomputed_server.format.geometry import Vector
 from precomputed_server.format.info import DATA_TYPES
+from precomputed_server.sizes import parse_size
 
 PREDECESSOR_VOXEL_SIZE = "1.8,1.8,2.0"
 """What MIT's precomputed-tif takes when nothing is said."""
@@ -52,14 +52,12 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
     """Parse a size such as `512MiB`, `2GiB` or `1.5GB`."""
     if value is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", value.strip(), re.IGNORECASE)
-    if match is None:
+    size = parse_size(value)
+    if size is None:
         raise click.BadParameter(f"{value!r} is no size, such as 512MiB or 2GiB.")
-    number, letter, binary = match.groups()
-    if value.strip() == number:
-        raise click.BadParameter(f"{value!r} has no unit; give one, such as {number}GiB.")
-    step = 1024 if binary or len(value.strip()) == len(number) + len(letter) else 1000
-    return int(float(number) * step ** " KMGT".index(letter.upper() or " "))
+    if value.strip()[-1].isdigit():
+        raise click.BadParameter(f"{value!r} has no unit; give one, such as {value.strip()}GiB.")
+    return size
 
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from precomputed_server import __version__, settings
+from precomputed_server import __version__, listening, settings
 from precomputed_server.errors import DestinationExists, InvalidInput, PrecomputedError
 from precomputed_server.interrupt import EXIT_CODE, end_tidily, loading
 from precomputed_server.limits import usable_cpus
@@ -28,6 +28,7 @@ _DONE_WRONG, _ASKED_WRONG = 1, 2
 
 _ELSEWHERE = {
     "annotations": "annotation_store.cli:annotation_commands",
+    "config": "precomputed_server.cli_config:config_command",
     "convert": "converter.cli:convert",
     "datasets": "precomputed_server.cli_catalog:datasets",
     "doctor": "precomputed_server.doctor.cli:doctor",
@@ -107,56 +108,76 @@ def _transform_annotations(dataset: Path, old: VolumeInfo, new: VolumeInfo, oper
 
 @main.command()
 @click.argument("root", required=False, type=click.Path(path_type=Path))
-@setting_options
-def serve(root: Path | None, **given: Any) -> None:
+@setting_options()
+def serve(root: Path | None, config: Path | None, **given: Any) -> None:
     """Serve every dataset beneath the directory ROOT.
 
-    Without ROOT it is $PRECOMPUTED_PATH, else /data. Each option can be given by the environment variable named with
-    it; the option wins.
+    Each option can also be given by the environment variable named with it, or by a file of settings; the option wins
+    over the variable, and that over the file. Without ROOT it is `root` of those, else /data. `precomputed config`
+    prints what is in force.
     """
-    from precomputed_server.web import gunicorn  # here: converting needs no server and starts faster without
-
-    chosen = settings.load(root, given)
-    _serve(chosen, gunicorn.listen(chosen.host, chosen.port))
+    _serve(_begin(root, given, config))
 
 
 @main.command(name="demo", short_help="Convert a made-up or your own stack and serve it here.")
 @click.option("--source", help="Your own TIFF stack: a directory, glob or multi-page TIFF  [default: made-up tissue]")
 @click.option("--voxel-size", metavar="X,Y,Z", help="Edges of its voxels in µm, where the TIFF does not tell them.")
 @click.option("--directory", type=click.Path(path_type=Path), default="demo", show_default=True, help="Where to write.")
-@click.option("--port", type=click.IntRange(0, 65535), default=9000, show_default=True, help="TCP port on 127.0.0.1.")
-def run_demo(source: str | None, voxel_size: str | None, directory: Path, port: int) -> None:
-    """Convert a stack, with annotations if it is made up, and serve it on this machine."""
+@setting_options("port")
+def run_demo(
+    source: str | None, voxel_size: str | None, directory: Path, config: Path | None, port: int | None
+) -> None:
+    """Convert a stack, with annotations if it is made up, and serve it on 127.0.0.1 of this machine."""
     from precomputed_server import demo
-    from precomputed_server.web import gunicorn  # here: converting needs no server and starts faster without
 
     if voxel_size is not None and source is None:
         raise InvalidInput("--voxel-size is that of your own stack; name it with --source.")
     data = directory.absolute() / "data"
-    chosen = settings.load(data, {"host": "127.0.0.1", "port": port})
-    listener = gunicorn.listen(chosen.host, chosen.port)  # before the work, which may be long
+    begun = _begin(data, {"host": "127.0.0.1", "port": port, "bind": ""}, config)  # listening comes before long work
     if source is None:
         dataset = demo.made_up(directory.absolute(), data, click.echo)
     else:
         dataset = demo.of_stack(source, voxel_size, data, click.echo)
-    _serve(chosen, listener, dataset)
+    _serve(begun, dataset)
 
 
-def _serve(chosen: settings.Settings, listener: socket, dataset: str | None = None) -> None:
-    from precomputed_server import demo
+Begun = tuple[settings.Settings, list[socket]]
+
+
+def _begin(root: Path | None, given: dict[str, Any], config: Path | None) -> Begun:
+    """Find the settings, begin the log, and take the addresses to serve on."""
     from precomputed_server.web import gunicorn  # here: converting needs no server and starts faster without
 
-    def ready(url: str) -> None:
+    collected = settings.collect(root, given, config=config)
+    gunicorn.log_to(collected.settings.log_file)
+    collected.warn()
+    return collected.settings, listening.listen(collected.settings)
+
+
+def _serve(begun: Begun, dataset: str | None = None) -> None:
+    from precomputed_server import demo
+    from precomputed_server.web import gunicorn
+
+    chosen, listeners = begun
+    places = listening.told(chosen, listeners)
+
+    def ready() -> None:
         click.echo(f"Serving {chosen.root} with {chosen.workers} worker{'s' if chosen.workers > 1 else ''}:")
-        click.echo(f"  {url}")
+        for place in places:
+            click.echo(f"  {place}")
         if dataset is not None:
-            click.echo(demo.links(url, chosen.root, dataset))
+            click.echo(demo.links(places[0], chosen.root, dataset))
         if os.geteuid() != 0:
             click.echo("Annotation files of other users become yours when they are edited: only root keeps owners.")
         click.echo("Stop it with Ctrl-C.")
         sys.stdout.flush()
 
-    gunicorn.serve(chosen, listener, ready)
+    try:
+        gunicorn.serve(chosen, listeners, ready)
+    except InvalidInput:
+        for listener in listeners:
+            listening.give_back(listener)
+        raise
 
 
 def run() -> None:

@@ -20,6 +20,7 @@ from precomputed_server.catalog.entries import COMPLETE, STACK, STATES, VANISHED
 from precomputed_server.catalog.indexer import Found, Hints, catalog_path, only_indexer
 from precomputed_server.catalog_keeper import keep_catalog, open_indexer
 from precomputed_server.errors import Busy, InvalidInput
+from precomputed_server.setting_options import setting_options
 
 _PAGE = 500
 
@@ -28,25 +29,21 @@ def _root_option(command: Any) -> Any:  # noqa: ANN401
     return click.option(
         "--root",
         type=click.Path(path_type=Path),
-        help="The directory that is served  [default: $PRECOMPUTED_PATH, /data]",
+        help="The directory that is served  [default: `root` of the settings, /data]",
     )(command)
-
-
-def _state_option(command: Any) -> Any:  # noqa: ANN401
-    return click.option("--state", metavar="DIR", help="The server's state directory, on a local disk.")(command)
 
 
 @click.command("index", short_help="Bring the catalog of datasets up to date.")
 @click.argument("root", required=False, type=click.Path(path_type=Path))
-@_state_option
+@setting_options("state")
 @click.option("--watch", is_flag=True, help="Go on until Ctrl-C, and look where something changes.")
 @click.option("--period", type=click.IntRange(1), help="Seconds from one look at everything to the next.")
-def index(root: Path | None, state: str | None, watch: bool, period: int | None) -> None:
+def index(root: Path | None, config: Path | None, state: str | None, watch: bool, period: int | None) -> None:
     """Go through ROOT, as `precomputed serve` does by itself, and put what lies there into the catalog.
 
     The catalog is an index: it may be deleted at any time, and is made anew from the tree.
     """
-    chosen = settings.load(root, {"state": state, "index_period": period})
+    chosen = settings.load(root, {"state": state, "index_period": period}, config=config)
     path = _catalog_of(chosen)
     with only_indexer(path):
         if not watch:
@@ -67,15 +64,17 @@ def index(root: Path | None, state: str | None, watch: bool, period: int | None)
 @click.command("datasets", short_help="Find datasets: by words, state, type or tag.")
 @click.argument("query", nargs=-1)
 @_root_option
-@_state_option
+@setting_options("state")
 @click.option("--is", "states", multiple=True, type=click.Choice(STATES), help="Only datasets in this state.")
 @click.option("--type", "types", multiple=True, metavar="TYPE", help="Only these: image or segmentation.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only datasets that have this tag.")
 @click.option("--sort", type=click.Choice(list(SORTS)), default="path", show_default=True, help="Their order.")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON, all that is known of each.")
-def datasets(query: tuple[str, ...], root: Path | None, state: str | None, as_json: bool, **wanted: Any) -> None:
+def datasets(
+    query: tuple[str, ...], root: Path | None, config: Path | None, state: str | None, as_json: bool, **wanted: Any
+) -> None:
     """List the datasets beneath a root whose title, path, description or tags have words that begin with each QUERY."""
-    chosen = settings.load(root, {"state": state})
+    chosen = settings.load(root, {"state": state}, config=config)
     path = _catalog_of(chosen)
     try:
         with only_indexer(path), open_indexer(chosen, path) as indexer:

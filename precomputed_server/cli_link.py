@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
@@ -10,20 +11,24 @@ from urllib.request import urlopen
 
 import click
 
+from precomputed_server import listening, settings
 from precomputed_server.errors import InvalidInput, NotFound, PrecomputedError, Unreadable
+from precomputed_server.setting_options import setting_options
 
-_SERVER = "http://127.0.0.1:9000"
+_EXAMPLE = "http://127.0.0.1:9000"
 _TIMEOUT_S = 60.0
 
 
 @click.command("link", short_help="Print the link that shows datasets in Neuroglancer.")
 @click.argument("paths", metavar="DATASET...", nargs=-1, required=True)
-@click.option("--server", metavar="URL", default=_SERVER, show_default=True, help="The server, as browsers reach it.")
-def link(paths: tuple[str, ...], server: str) -> None:
+@click.option("--server", metavar="URL", help="The server, as browsers reach it  [default: as the settings say]")
+@setting_options("host", "port", "bind")
+def link(paths: tuple[str, ...], server: str | None, config: Path | None, **given: Any) -> None:
     """Print the link that shows each DATASET, one over another, in Neuroglancer.
 
     A DATASET is named by its path beneath the root of the server, which has to run; `.` is the root itself.
     """
+    server = server or listening.own_url(settings.load(None, given, config=config)).rstrip("/")
     found = _asked(server, paths)
     if not isinstance(found, dict) or not (isinstance(found.get("url"), str) or isinstance(found.get("reason"), str)):
         raise Unreadable(f"{server} does not answer as a precomputed server does; name the server by --server URL.")
@@ -35,7 +40,7 @@ def link(paths: tuple[str, ...], server: str) -> None:
 def _asked(server: str, paths: tuple[str, ...]) -> Any:  # noqa: ANN401
     """What the server answers; raises what it refuses, and Unreadable where nobody answers."""
     if urlsplit(server).scheme not in ("http", "https"):
-        raise InvalidInput(f"--server {server} is no URL such as {_SERVER}.")
+        raise InvalidInput(f"--server {server} is no URL such as {_EXAMPLE}.")
     url = f"{server.rstrip('/')}/api/v1/link?{urlencode([('dataset', path.strip('/') or '.') for path in paths])}"
     try:
         with urlopen(url, timeout=_TIMEOUT_S) as answer:

@@ -10,7 +10,8 @@ import pytest
 
 from converter.cli import precomputed_tif
 from precomputed_server.cli import main
-from precomputed_server.settings import SETTINGS
+from precomputed_server.settings import SETTINGS, TABLE
+from precomputed_server.settings.sources import CONFIG_VARIABLE
 from precomputed_server.web.routes import ROUTES
 from tests.conftest import REPOSITORY
 
@@ -53,8 +54,15 @@ def test_every_setting_is_in_the_readme(readme: str) -> None:
     assert [name for name in wanted if not names(readme, name)] == []
 
 
+def test_the_readme_has_the_default_of_every_size_as_people_write_it(readme: str) -> None:
+    sizes = [setting for setting in SETTINGS if setting.size]
+    assert len(sizes) >= 16
+    rows = [f"| `{setting.flag}` | `{setting.variable}` | {setting.shown_default} |" for setting in sizes]
+    assert [row for row in rows if row not in readme] == []
+
+
 def test_every_variable_in_the_documentation_is_a_setting(documentation: str) -> None:
-    known = {setting.variable for setting in SETTINGS} | {"PRECOMPUTED_PATH"}
+    known = {name for setting in TABLE for name in setting.variables} | {CONFIG_VARIABLE}
     assert set(re.findall(r"\bPRECOMPUTED_[A-Z_]+\b", documentation)) <= known
 
 

@@ -15,7 +15,7 @@ def test_the_defaults_are_those_of_the_table() -> None:
     assert chosen.root == Path("/data")
     assert chosen.workers == default_workers() >= 1
     for setting in SETTINGS:
-        assert setting.name in ("workers", "state", "shared") or getattr(chosen, setting.name) == setting.default
+        assert setting.name in ("workers", "state", "shared", "log_file") or getattr(chosen, setting.name) == setting.default
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_flag_hides_a_wrong_variable_and_an_empty_one_is_none() -> None:
         ({"PRECOMPUTED_UMASK": "9"}, "PRECOMPUTED_UMASK is '9'; use an octal number"),
         ({"PRECOMPUTED_DECODE_THREADS": "0"}, "PRECOMPUTED_DECODE_THREADS is 0; use a number from 1 to 256"),
         ({"PRECOMPUTED_SINGLE_HOST": "maybe"}, "PRECOMPUTED_SINGLE_HOST is 'maybe'; use 1 or 0"),
-        ({"PRECOMPUTED_MAX_BODY": "-1"}, "PRECOMPUTED_MAX_BODY is -1; use a number from 1"),
+        ({"PRECOMPUTED_MAX_BODY": "-1"}, "PRECOMPUTED_MAX_BODY is -1; use a size from 1"),
     ],
 )
 def test_a_wrong_variable_is_named(environ: dict[str, str], sentence: str) -> None:

@@ -17,15 +17,17 @@ from precomputed_server.setting_options import setting_options
 @click.argument("root", required=False, type=click.Path(path_type=Path, readable=False))
 @click.option("--url", metavar="URL", help="Ask a running server too, at the address by which people reach it.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-@setting_options
+@setting_options()
 @click.pass_context
-def doctor(context: click.Context, /, root: Path | None, url: str | None, as_json: bool, **given: Any) -> None:
+def doctor(
+    context: click.Context, /, root: Path | None, config: Path | None, url: str | None, as_json: bool, **given: Any
+) -> None:
     """Check what `precomputed serve ROOT`, with the same options, needs: a line each, with the remedy.
 
     Nothing is changed. The exit code is 1 when a check failed.
     """
     findings = []
-    for finding in examine(root, given, url):
+    for finding in examine(root, given, url, config):
         findings.append(finding)
         if not as_json:
             click.echo(finding.line)

@@ -14,18 +14,22 @@ from precomputed_server.doctor.looking.program import look_at_program, look_at_v
 from precomputed_server.doctor.looking.proxy import look_at_proxy
 from precomputed_server.doctor.looking.state import existing, look_at_state
 from precomputed_server.doctor.looking.storage import look_at_room, look_at_root, try_writing
+from precomputed_server.listening import TcpAddress, addresses
 from precomputed_server.local_state import place_of
 
 
-def examine(root: Path | None, given: dict[str, Any], url: str | None) -> Iterator[Finding]:
+def examine(root: Path | None, given: dict[str, Any], url: str | None, config: Path | None) -> Iterator[Finding]:
     """Every check in turn, of the server that `precomputed serve` would start; raises InvalidInput for a bad option."""
     environ = settings.environment()
-    chosen = settings.load(root, given, without_wrong(environ))
+    file = settings.file_in_force(config)
+    chosen = settings.collect(root, given, without_wrong(environ), file).settings
     facts = look_at_program()
     yield from program.judge_program(facts)
     yield from program.judge_variables(look_at_variables(environ))
     yield host.judge_files(look_at_files(chosen))
-    yield host.judge_port(look_at_port(chosen.host, chosen.port))
+    for address in addresses(chosen):
+        if isinstance(address, TcpAddress):
+            yield host.judge_port(look_at_port(address.host, address.port))
     yield from _state(chosen)
     yield from _root(chosen, can_decode=not facts.missing and not any(facts.codecs.values()))
     if url is not None:

@@ -7,19 +7,22 @@ Those two are workers of the pool too, so that gunicorn starts them anew, whatev
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from aiohttp import GunicornUVLoopWebWorker, web
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 
 from annotation_store.web.writer import run_writer
 from precomputed_server.catalog.indexer import Hints
@@ -112,6 +115,12 @@ class _Roles:
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
+    def stop(self, graceful: bool = True) -> None:
+        """End the processes; a socket file that somebody has removed meanwhile is not removed again."""
+        names = {listener: listener.getsockname() for listener in self.LISTENERS}
+        self.LISTENERS = [each for each, name in names.items() if not isinstance(name, str) or os.path.lexists(name)]
+        super().stop(graceful)
+
     def spawn_worker(self) -> int:
         """Start a process, which does not come back from here, with the signals that it cannot obey yet held back."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
@@ -122,19 +131,28 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
 
+class _Log(Logger):  # type: ignore[misc]
+    def setup(self, cfg: Config) -> None:
+        """Log to where all others do."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+
 class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    def __init__(self, settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, listeners: list[socket.socket], ready: Callable[[], None]) -> None:
         self.chosen = settings
-        self._listener = listener
+        self._listeners = listeners
         self._ready = ready
         super().__init__()
 
     def load_config(self) -> None:
         roles = _Roles()
         values: dict[str, Any] = {
-            "bind": f"fd://{self._listener.fileno()}",
+            "bind": [f"fd://{listener.fileno()}" for listener in self._listeners],
             "workers": self.chosen.workers + len(_APART),
             "worker_class": _Worker,
+            "logger_class": _Log,
             "pre_fork": roles.pre_fork,
             "on_reload": roles.on_reload,
             "worker_tmp_dir": _HEARTBEATS if os.access(_HEARTBEATS, os.W_OK) else None,
@@ -154,7 +172,6 @@ class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = self.chosen.open_files
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if most < 0 else min(wanted, most), most))
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
 
     def run(self) -> None:
         _Arbiter(self).run()
@@ -170,25 +187,25 @@ class _Pool(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         return runner
 
 
-def serve(settings: Settings, listener: socket.socket, ready: Callable[[str], None]) -> None:
-    """Serve on `listener` until a signal ends it; `ready` is told the URL once workers are being started.
+def serve(settings: Settings, listeners: list[socket.socket], ready: Callable[[], None]) -> None:
+    """Serve on `listeners` until a signal ends it; `ready` is called while workers are being started.
 
     Raises InvalidInput when the root is no directory.
     """
     if not settings.root.is_dir():
         raise InvalidInput(f"{settings.root} is not a directory; name the one that holds your datasets.")
     state_of(settings.state, settings.root)  # an error is said here, once, and not by every process
-    port = listener.getsockname()[1]
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    _Pool(settings, listener, lambda: ready(f"http://{host}:{port}/")).run()
+    _Pool(settings, listeners, ready).run()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Take the address to serve on; raises InvalidInput when it cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def log_to(file: Path | None) -> None:
+    """Send the log of this process, and of those that it starts, to a file or to standard error.
+
+    Raises InvalidInput when the file cannot be written.
+    """
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        # It notices when the file was moved away to be kept, and begins another.
+        handler = logging.StreamHandler() if file is None else WatchedFileHandler(file)
     except OSError as error:
-        if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            raise InvalidInput(f"Port {port} of {host} is taken or not yours; choose another --port.") from error
-        raise InvalidInput(f"{host} is not an address of this machine; choose another --host.") from error
+        raise InvalidInput(f"{file} cannot be written ({error.strerror}); name another file by --log-file.") from error
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", handlers=[handler])

@@ -88,9 +88,9 @@ def judge_variables(facts: VariableFacts) -> Iterator[Finding]:
     if links:
         well = False
         yield Finding(
-            FAIL,
+            WARN,
             "settings",
-            f"{some(links)} is an address that Docker or Kubernetes set for a service named precomputed, and would be"
+            f"{some(links)} is an address that Docker or Kubernetes set for a service named precomputed, and is not"
             " taken for a setting. Set enableServiceLinks: false, or rename the service.",
         )
     for sentence in facts.wrong:

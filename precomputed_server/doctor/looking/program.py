@@ -10,7 +10,8 @@ from typing import Any
 
 from precomputed_server.doctor.judgement.program import ProgramFacts, VariableFacts
 from precomputed_server.errors import InvalidInput
-from precomputed_server.settings import OLD_ROOT_VARIABLE, SETTINGS
+from precomputed_server.settings import SETTINGS, TABLE
+from precomputed_server.settings.sources import CONFIG_VARIABLE
 from precomputed_server.viewer_files import client_directory
 
 _LIBRARIES = (
@@ -88,7 +89,7 @@ _CODECS: Mapping[str, Callable[[], bool]] = {
 def look_at_variables(environ: Mapping[str, str]) -> VariableFacts:
     """Every variable that begins as those of our settings do; empty ones set nothing."""
     there = tuple(sorted(name for name, value in environ.items() if name.startswith(_PREFIX) and value))
-    known = (*(setting.variable for setting in SETTINGS), OLD_ROOT_VARIABLE)
+    known = (*(name for setting in TABLE for name in setting.variables), CONFIG_VARIABLE)
     links = tuple(name for name in there if _is_link(name, environ[name], known))
     return VariableFacts(there, known, links, tuple(_wrong(environ, links)))
 
