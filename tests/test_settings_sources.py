@@ -137,12 +137,16 @@ def test_which_file_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for port, name in enumerate(("system", "variable", "flag"), 1):
         (tmp_path / name).write_text(f"port = {port}\n")
     monkeypatch.setattr("precomputed_server.settings.SYSTEM_FILE", tmp_path / "system")
-    variable = {"PRECOMPUTED_CONFIG": str(tmp_path / "variable")}
-    assert load(environ={}).port == load(environ={"PRECOMPUTED_CONFIG": ""}).port == 1
-    assert load(environ=variable).port == 2
-    assert load(environ=variable, config=tmp_path / "flag").port == 3
+    monkeypatch.delenv("PRECOMPUTED_PORT", raising=False)
+    monkeypatch.setenv("PRECOMPUTED_CONFIG", "")
+    assert load().port == 1
+    assert load(environ={}).port == 9000, "what is given stands for all that the machine says"
+    monkeypatch.setenv("PRECOMPUTED_CONFIG", str(tmp_path / "variable"))
+    assert load().port == 2
+    assert load(config=tmp_path / "flag").port == 3
+    monkeypatch.delenv("PRECOMPUTED_CONFIG")
     (tmp_path / "system").unlink()
-    assert load(environ={}).port == 9000
+    assert load().port == 9000
 
 
 def test_the_old_variables_count_where_the_new_ones_are_not_set() -> None:

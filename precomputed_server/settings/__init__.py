@@ -56,7 +56,7 @@ class Collected:
 def load(
     root: Path | None = None,
     given: Mapping[str, Any] | None = None,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
     config: Path | None = None,
 ) -> Settings:
     """The settings in force, as `collect` finds them, with its warning logged; raises InvalidInput."""
@@ -68,17 +68,19 @@ def load(
 def collect(
     root: Path | None = None,
     given: Mapping[str, Any] | None = None,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
     config: Path | None = None,
 ) -> Collected:
     """Combine flags (`root` and `given`; None counts as not given), the environment, a file and the defaults.
 
-    The file is `config`, else $PRECOMPUTED_CONFIG, else /etc/precomputed.toml if it is there. Raises InvalidInput for
-    what cannot be, in the file also where a later source hides it.
+    The file is `config`, else $PRECOMPUTED_CONFIG, else /etc/precomputed.toml if it is there; the last does not count
+    where `environ` is given, which stands for all that the machine says. Raises InvalidInput for what cannot be, in the
+    file also where a later source hides it.
     """
     check_names(given or {})
-    named = config or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
-    file = named or (SYSTEM_FILE if SYSTEM_FILE.exists() else None)
+    system = SYSTEM_FILE if environ is None and SYSTEM_FILE.exists() else None
+    environ = os.environ if environ is None else environ
+    file = config or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else system)
     flags = {**(given or {}), "root": None if root is None else str(root)}
     chosen = choose(flags, environ, file, {} if file is None else read_file(file))
     return Collected(chosen, _settings(chosen, environ), file, ignored_variables(environ))

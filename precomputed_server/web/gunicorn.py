@@ -115,6 +115,8 @@ class _Roles:
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
+    LISTENERS: list[Any] = []
+
     def stop(self, graceful: bool = True) -> None:
         """End the processes; a socket file that somebody has removed meanwhile is not removed again."""
         names = {listener: listener.getsockname() for listener in self.LISTENERS}
