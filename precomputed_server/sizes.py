@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,9})?)\s*([KMGT]?)(i?)(B?)", re.IGNORECASE)
 _LETTERS = " KMGT"
@@ -21,7 +20,8 @@ def parse_size(text: str) -> int | None:
     if "." in number and not letter:
         return None  # a part of a byte
     step = 1000 if unit and not binary else 1024
-    return int(Fraction(number) * step ** _LETTERS.index(letter.upper() or " "))
+    whole, _, part = number.partition(".")
+    return int(whole + part) * step ** _LETTERS.index(letter.upper() or " ") // 10 ** len(part)
 
 
 def shown_size(size: int) -> str:

@@ -8,11 +8,15 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from precomputed_server.cli import main
+from precomputed_server.errors import InvalidInput, Unreadable
 from precomputed_server.settings import SETTINGS, TABLE, load
+from tests.conftest import free_port
+from tests.data import write_dataset
 
 
 @pytest.fixture
@@ -73,6 +77,43 @@ def test_json_has_what_is_in_force(file: Path) -> None:
 def test_a_name_that_is_no_text_is_said_to_be_none(file: Path) -> None:
     lines = printed("--config", str(file), "--state", "caf\udce9").splitlines()
     assert "# state is no text and cannot be written here" in lines
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["serve", "/absent"],
+        ["config"],
+        ["index", "/absent"],
+        ["datasets"],
+        ["demo"],
+        ["link", "brain"],
+        ["annotations", "link", "{dataset}"],
+        ["annotations", "parked", "{dataset}"],
+        ["annotations", "compact", "{dataset}"],
+    ],
+)
+def test_every_command_that_reads_settings_takes_the_file(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset = tmp_path / "brain"
+    write_dataset(dataset, np.zeros((1, 2, 2, 2), np.uint8))
+    (dataset / "annotations").mkdir()
+    (tmp_path / "wrong.toml").write_text("colour = 1\n")
+    called = [word.format(dataset=dataset) for word in command]
+    for arguments, env in (([*called, "--config", "wrong.toml"], {}), (called, {"PRECOMPUTED_CONFIG": "wrong.toml"})):
+        result = CliRunner().invoke(main, arguments, env=env)
+        assert isinstance(result.exception, InvalidInput)
+        assert "wrong.toml sets 'colour', which is no setting" in str(result.exception)
+
+
+def test_a_link_is_asked_of_the_server_that_the_settings_tell_of(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text(f'bind = "unix:/s,127.0.0.1:{free_port()}"\n')
+    result = CliRunner().invoke(main, ["link", "brain", "--config", str(tmp_path / "settings.toml")])
+    assert isinstance(result.exception, Unreadable)
+    port = (tmp_path / "settings.toml").read_text().rpartition(":")[2].rstrip('"\n')
+    assert str(result.exception).startswith(f"http://127.0.0.1:{port} does not answer")
 
 
 def test_an_unknown_option_names_the_nearest() -> None:
