@@ -21,7 +21,8 @@ def parse_size(text: str) -> int | None:
         return None  # a part of a byte
     step = 1000 if unit and not binary else 1024
     whole, _, part = number.partition(".")
-    return int(whole + part) * step ** _LETTERS.index(letter.upper() or " ") // 10 ** len(part)
+    factor: int = step ** _LETTERS.index(letter.upper() or " ")
+    return int(whole + part) * factor // int("1" + "0" * len(part))
 
 
 def shown_size(size: int) -> str:
