@@ -84,6 +84,7 @@ def test_a_name_that_is_no_text_is_said_to_be_none(file: Path) -> None:
     [
         ["serve", "/absent"],
         ["config"],
+        ["doctor"],
         ["index", "/absent"],
         ["datasets"],
         ["demo"],

@@ -28,6 +28,7 @@ __all__ = [
     "collect",
     "default_workers",
     "environment",
+    "file_in_force",
     "load",
     "without_idle_threads",
 ]
@@ -78,12 +79,19 @@ def collect(
     file also where a later source hides it.
     """
     check_names(given or {})
-    system = SYSTEM_FILE if environ is None and SYSTEM_FILE.exists() else None
+    file = file_in_force(config, environ)
     environ = os.environ if environ is None else environ
-    file = config or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else system)
     flags = {**(given or {}), "root": None if root is None else str(root)}
     chosen = choose(flags, environ, file, {} if file is None else read_file(file))
     return Collected(chosen, _settings(chosen, environ), file, ignored_variables(environ))
+
+
+def file_in_force(config: Path | None = None, environ: Mapping[str, str] | None = None) -> Path | None:
+    """The file of settings that counts, as `collect` says; None where there is none."""
+    named = config or (os.environ if environ is None else environ).get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    return SYSTEM_FILE if environ is None and SYSTEM_FILE.exists() else None
 
 
 def _settings(chosen: Mapping[str, Chosen], environ: Mapping[str, str]) -> Settings:
