@@ -7,7 +7,6 @@ import errno
 import hashlib
 import json
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from pathlib import Path
 from converter.served.bands import Bands
 from converter.served.cache import StackCache, first_kept, levels_bytes, levels_name
 from converter.served.finest import Finest, FinestReader, without_root
+from converter.served.flights import Flights
 from converter.served.headers import Headers, read_headers
 from converter.served.levels import LevelReader
 from converter.served.record import Published, published
@@ -35,8 +35,6 @@ _LOOKED_S, _LISTED_S = 1.0, 30.0
 _REMEMBERED = 4096
 _PLANES = 100_000
 """So many planes of all stacks are remembered, at less than a kilobyte each; in any case those of the newest stack."""
-_LOCKS = 16
-_PATIENCE_S = 10.0
 _LONGEST_RECORD = 16 << 20
 
 Unasked = Callable[[str], bool]
@@ -115,7 +113,7 @@ class PublishedStacks:
         self._records: Recent[str, tuple[Fingerprint, Published | None]] = Recent(_REMEMBERED)
         self._known: Weighed[str, _Known] = Weighed(_PLANES)
         self._now: Weighed[str, tuple[float, PublishedStack]] = Weighed(_PLANES)
-        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._flights = Flights()
 
     def close(self) -> None:
         """Give the directory of the state back."""
@@ -128,19 +126,27 @@ class PublishedStacks:
 
     def at(self, path: str, *, cached: bool = False) -> PublishedStack | None:
         """The stack whose dataset is `path`; see `Stacks`."""
-        known = self._now.get(path)
-        if known is not None and time.monotonic() < known[0] and not known[1].finest.is_outdated:
-            return known[1]
-        record = self._record(path, cached=cached)
-        if record is None:
-            return None
-        if cached:
-            raise BlockingIOError(errno.EAGAIN, "the planes have to be looked at")
-        lock = self._locks[hash(path) % _LOCKS]
-        if not lock.acquire(timeout=_PATIENCE_S):
-            raise Busy("The headers of this stack's planes are being read; try again in a moment.", 2)
+        while True:
+            known = self._now.get(path)
+            # While one thread looks again, the others have what was seen a moment ago.
+            age_s = _LISTED_S if path in self._flights else 0.0
+            if known is not None and time.monotonic() < known[0] + age_s and not known[1].finest.is_outdated:
+                return known[1]
+            if cached and path in self._flights:
+                raise BlockingIOError(errno.EAGAIN, "another thread looks at the planes")
+            self._flights.wait(path)
+            record = self._record(path, cached=cached)
+            if record is None:
+                return None
+            if cached:
+                raise BlockingIOError(errno.EAGAIN, "the planes have to be looked at")
+            if self._flights.begin(path):
+                return self._looked_at(path, record, known[1] if known is not None else None)
+
+    def _looked_at(self, path: str, record: Published, before: PublishedStack | None) -> PublishedStack:
+        """Look at the stack in the flight that has begun."""
         try:
-            stack = self._stack(path, record, known[1] if known is not None else None)
+            stack = self._stack(path, record, before)
             self._now.put(path, (time.monotonic() + _LOOKED_S, stack), stack.finest.planes)
             return stack
         except (InvalidInput, SourceError) as error:
@@ -151,7 +157,7 @@ class PublishedStacks:
         except OSError as error:
             raise typed(error, "The stack") from error
         finally:
-            lock.release()
+            self._flights.end(path)
 
     def _record(self, path: str, *, cached: bool) -> Published | None:
         """What asks for the stack to be served; None where nothing does."""

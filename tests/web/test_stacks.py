@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +17,7 @@ import pytest
 import tifffile
 from aiohttp.web import Application
 
+from converter.served.headers import Headers, read_headers
 from converter.served.keeping import LevelKeeper
 from precomputed_server import settings
 from precomputed_server.stack_keeper import matching
@@ -23,6 +25,7 @@ from precomputed_server.web.app import create_app
 from tests.conftest import StartServer
 from tests.converter.served import MEMORY, published
 from tests.converter.stacks import volume, write_planes
+from tests.data import write_dataset
 from tests.web.conftest import AiohttpClient, Client, ServerAsRun
 
 CHUNK = "/mouse/1_1_1/0-64_0-64_0-5"
@@ -113,6 +116,69 @@ async def test_a_damaged_plane_is_an_error_without_a_path_of_the_host(client: Cl
     assert "mouse/img_3.tif" in body
     assert str(root.parent) not in body
     assert answer.headers["Access-Control-Allow-Origin"]
+
+
+async def test_reading_the_headers_of_a_stack_takes_one_thread(
+    client: Client,
+    root: Path,
+    voxels: Any,  # noqa: ANN401
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_dataset(root / "other", volume(64, 64, 8, "uint8")[None])
+    begun, go_on = threading.Event(), threading.Event()
+
+    def read_slowly(*given: Any) -> Headers:
+        begun.set()
+        assert go_on.wait(60)
+        return read_headers(*given)
+
+    monkeypatch.setattr("converter.served.stacks.read_headers", read_slowly)
+    first = asyncio.create_task(client.get("/mouse/info"))
+    try:
+        assert await asyncio.to_thread(begun.wait, 10)
+        chunks = [asyncio.create_task(client.get(CHUNK)) for _ in range(40)]
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        other = await client.get("/api/v1/datasets/other/thumbnail.png")
+        assert (other.status, time.monotonic() - began < 5) == (200, True)
+        refused = await asyncio.wait_for(asyncio.gather(*chunks), 20)
+        assert {(answer.status, answer.headers.get("Retry-After")) for answer in refused} == {(503, "2")}
+    finally:
+        go_on.set()
+    assert (await first).status == 200
+    answer = await client.get(CHUNK)
+    assert (answer.status, await answer.read()) == (200, voxels[:, :64, :64].astype("<u2").tobytes())
+
+
+async def test_who_asks_for_a_small_stack_at_once_waits_for_its_headers(client: Client, voxels: Any) -> None:  # noqa: ANN401
+    answers = await asyncio.gather(*(client.get("/mouse/info") for _ in range(3)))
+    assert [answer.status for answer in answers] == [200] * 3
+
+
+async def test_a_stack_is_shown_while_it_is_looked_at_again(
+    client: Client,
+    root: Path,
+    voxels: Any,  # noqa: ANN401
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert (await client.get("/mouse/info")).status == 200
+    begun, go_on = threading.Event(), threading.Event()
+
+    def look_slowly(source: str) -> tuple[int, ...]:
+        begun.set()
+        assert go_on.wait(60)
+        return (0, 0, 0)
+
+    monkeypatch.setattr("converter.served.stacks._listing", look_slowly)
+    await asyncio.sleep(1.1)
+    first = asyncio.create_task(client.get("/mouse/info"))
+    try:
+        assert await asyncio.to_thread(begun.wait, 10)
+        answers = await asyncio.wait_for(asyncio.gather(*(client.get(CHUNK) for _ in range(20))), 20)
+        assert {answer.status for answer in answers} == {200}
+    finally:
+        go_on.set()
+    assert (await first).status == 200
 
 
 async def test_nothing_is_served_unasked(client: Client, root: Path) -> None:
