@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import imagecodecs
 import numpy as np
 
 from precomputed_server.catalog.records import Contrast, Dataset
-from precomputed_server.errors import NotFound
+from precomputed_server.errors import Busy, NotFound
 from precomputed_server.files import Fingerprint, Tree, join
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.grid import count_overlapping
@@ -31,6 +32,10 @@ _ABOUT = 0.6
 
 _MOST_BYTES = 256 << 20
 """Of chunks that are decoded for one picture."""
+
+_MOST_CHUNKS = 4096
+_LONGEST_S = 20.0
+"""One thread of a worker draws all its pictures."""
 
 _FORMAT = 1
 """Of the pictures: another one is another version of each."""
@@ -63,16 +68,18 @@ def plane_of(tree: Tree, dataset: Dataset, longest: int, z: int | None = None) -
 
     Raises NotFound where nothing can be drawn.
     """
-    finest = dataset.volume.info.scales[0]
-    depth = finest.size[2]
-    if min(finest.size) < 1:
-        raise NotFound(f"{_name(dataset)} has no voxels that could be drawn.")
-    shown = depth // 2 if z is None else min(max(z, 0), depth - 1)
-    for scale in _suitable(drawable_scales(tree, dataset), longest):
-        plane = Plane(dataset, scale, _z_in(scale, finest, shown), shown, *_pixels(scale, longest))
-        if _decoded_bytes(dataset.volume.info, plane) <= _MOST_BYTES:
+    for scale in _suitable(_scales_with_voxels(tree, dataset), longest):
+        plane = _plane(dataset, scale, longest, z)
+        if _chunks(plane) <= _MOST_CHUNKS and _decoded_bytes(dataset.volume.info, plane) <= _MOST_BYTES:
             return plane
-    raise NotFound(f"A plane of {_name(dataset)} is too large to be drawn; it has no coarser scale.")
+    raise NotFound(
+        f"A plane of {_name(dataset)} is too large, or is in too many chunks, to be drawn; it has no coarser scale."
+    )
+
+
+def coarsest_plane(tree: Tree, dataset: Dataset) -> Plane:
+    """The middle of the coarsest scale in one pixel, however large it is: it stands for the scale. Raises NotFound."""
+    return _plane(dataset, _scales_with_voxels(tree, dataset)[-1], 1, None)
 
 
 def drawable_scales(tree: Tree, dataset: Dataset) -> list[ScaleInfo]:
@@ -100,10 +107,16 @@ def version_of(tree: Tree, plane: Plane, contrast: Sequence[Contrast] | None = N
 def draw(tree: Tree, volumes: Volumes, plane: Plane, contrast: Sequence[Contrast] | None, limit: int) -> bytes:
     """A PNG file of the plane under `contrast`, of labels in colours of their own.
 
-    A chunk takes at most `limit` bytes. Raises Unreadable, OSError.
+    A chunk takes at most `limit` bytes. Raises Unreadable, OSError, Busy when its chunks take too long.
     """
     volume = plane.dataset.volume
-    voxels = read_box(place_of(tree, volumes, volume, plane.scale), plane.box, limit)[:, 0]
+    ends = time.monotonic() + _LONGEST_S
+
+    def check_time() -> None:
+        if time.monotonic() >= ends:
+            raise Busy(f"Reading a plane of {_name(plane.dataset)} takes too long; try again later.", 30)
+
+    voxels = read_box(place_of(tree, volumes, volume, plane.scale), plane.box, limit, check_time)[:, 0]
     if volume.info.volume_type == SEGMENTATION:
         pixels = paint_labels(picked(voxels[0], plane.width, plane.height))
     else:
@@ -111,6 +124,19 @@ def draw(tree: Tree, volumes: Volumes, plane: Plane, contrast: Sequence[Contrast
         colours = shown_colours(plane.dataset.channels, len(planes))
         pixels = paint(planes, contrast or [_whole_range(volume.info)] * len(planes), colours)
     return bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
+
+
+def _scales_with_voxels(tree: Tree, dataset: Dataset) -> list[ScaleInfo]:
+    if min(dataset.volume.info.scales[0].size) < 1:
+        raise NotFound(f"{_name(dataset)} has no voxels that could be drawn.")
+    return drawable_scales(tree, dataset)
+
+
+def _plane(dataset: Dataset, scale: ScaleInfo, longest: int, z: int | None) -> Plane:
+    finest = dataset.volume.info.scales[0]
+    depth = finest.size[2]
+    shown = depth // 2 if z is None else min(max(z, 0), depth - 1)
+    return Plane(dataset, scale, _z_in(scale, finest, shown), shown, *_pixels(scale, longest))
 
 
 def _suitable(scales: Sequence[ScaleInfo], longest: int) -> Iterator[ScaleInfo]:
@@ -133,10 +159,14 @@ def _pixels(scale: ScaleInfo, longest: int) -> tuple[int, int]:
     return max(1, round(width * pixels)), max(1, round(height * pixels))
 
 
+def _chunks(plane: Plane) -> int:
+    return count_overlapping(plane.scale, plane.box)
+
+
 def _decoded_bytes(info: VolumeInfo, plane: Plane) -> int:
     """The bytes of all the chunks that have a part of the plane."""
     x, y, z = (min(step, length) for step, length in zip(plane.scale.chunk_sizes[0], plane.scale.size, strict=True))
-    return count_overlapping(plane.scale, plane.box) * info.array_bytes(Box((0, 0, 0), (x, y, z)))
+    return _chunks(plane) * info.array_bytes(Box((0, 0, 0), (x, y, z)))
 
 
 def _is_there(tree: Tree, dataset: Dataset, scale: ScaleInfo) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,14 +51,19 @@ def scale_place(tree: Tree, volumes: Volumes, directory: str) -> Place:
     return place_of(tree, volumes, *found)
 
 
-def read_box(place: Place, box: Box, limit: int = MAXIMUM_CHUNK_BYTES) -> NDArray[Any]:
+def read_box(
+    place: Place, box: Box, limit: int = MAXIMUM_CHUNK_BYTES, check: Callable[[], None] | None = None
+) -> NDArray[Any]:
     """The voxels of any box of a scale, "(C, Z, Y, X)"; what is outside or absent has the fill value.
 
-    A chunk takes at most `limit` bytes. Raises Unreadable, and OSError as `Source.open` does.
+    A chunk takes at most `limit` bytes. Before each one `check` may say by raising that it has been enough.
+    Raises Unreadable, and OSError as `Source.open` does.
     """
     x, y, z = box.size
     voxels = np.full((place.info.num_channels, z, y, x), fill_value(place), place.info.dtype)
     for cell in cells_overlapping(place.scale, box):
+        if check is not None:
+            check()
         whole = cell_box(place.scale, cell)
         chunk = find_cell(place, whole)
         if chunk is None:

@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 
 from precomputed_server.catalog.kept import KeptFiles
-from precomputed_server.catalog.pictures import SEGMENTATION, Plane, draw, plane_of, version_of
+from precomputed_server.catalog.pictures import SEGMENTATION, Plane, coarsest_plane, draw, plane_of, version_of
 from precomputed_server.catalog.records import (
     Contrast,
     Dataset,
@@ -80,7 +80,7 @@ class Pictures:
     async def sampled(self, dataset: Dataset) -> list[dict[str, Any]]:
         """The figures of each channel of a part of the volume; raises as `sampled_figures` does, and Busy."""
         state = self._state
-        plane = await state.far(plane_of, state.tree, dataset, 1)
+        plane = await state.far(coarsest_plane, state.tree, dataset)
         version = await state.far(version_of, state.tree, plane)
         make = functools.partial(_sampled, state, dataset, self._limit)
         figures: list[dict[str, Any]] = orjson.loads(await self._made(f"{version}.json", make, self._kept))
