@@ -20,7 +20,7 @@ from converter.stacks.metadata import Metadata
 from converter.stacks.plane import FileVersion, Plane
 from converter.stacks.source import read_stack
 from converter.stacks.voxel_size import VoxelSize, voxel_size
-from precomputed_server.errors import Unreadable
+from precomputed_server.errors import SourceError, Unreadable
 from precomputed_server.files import Tree
 
 _FORMAT = 1
@@ -70,10 +70,17 @@ class Headers:
 def read_headers(source: str, published: Published, version: str, tree: Tree, root: str) -> Headers:
     """Read the headers of the files of `source`, which were in the state `version`, beneath `root`.
 
-    What the headers said counts for a file that can be opened beneath the root and is the same: of what lies elsewhere
-    nothing is served. Raises InvalidInput, SourceError as `read_stack`; InvalidInput for a voxel size that is unknown.
+    Only a file that can be opened beneath the root is opened, and what its header said counts when it is the same
+    afterwards: of what lies elsewhere nothing is told. Raises InvalidInput, SourceError as `read_stack`; InvalidInput for a voxel size that is unknown.
     """
-    stack = read_stack([source], published.options.source, tolerant=True)
+
+    def admit(path: str) -> None:
+        try:
+            state_of_file(tree, relative(path, root))
+        except OSError as error:
+            raise SourceError(_elsewhere(path)) from error
+
+    stack = read_stack([source], published.options.source, tolerant=True, admit=admit)
     size = voxel_size(stack.metadata, published.options.voxel_size, published.options.assumed_voxel_size)
     kept: dict[str, FileVersion | str] = {}
     planes = tuple(tuple(_checked(plane, tree, root, kept) for plane in pages) for pages in stack.planes)
@@ -113,7 +120,11 @@ def _file(plane: Plane, tree: Tree, root: str) -> FileVersion | str:
     try:
         return state_of_file(tree, relative(plane.path, root))
     except OSError:
-        return f"{plane.path} cannot be opened beneath the directory that is served; copy the file there."
+        return _elsewhere(plane.path)
+
+
+def _elsewhere(path: str) -> str:
+    return f"{path} cannot be opened beneath the directory that is served; copy the file there."
 
 
 def files_of(stack: Stack) -> Iterator[tuple[str, FileVersion | None]]:

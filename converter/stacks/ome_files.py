@@ -13,7 +13,7 @@ from converter.stacks.ome import Ome, OmePage, TiffData, ome_pages, parse_ome
 from converter.stacks.place import Place
 from converter.stacks.plane import Plane
 from converter.stacks.planes import TiffContent, read_content
-from converter.stacks.reading import read_each
+from converter.stacks.reading import Admit, admit_all, read_each
 from precomputed_server.errors import SourceError
 
 
@@ -33,13 +33,15 @@ class _FileSet:
         return named if os.path.exists(named) else self.by_uuid.get(data.uuid, named)
 
 
-def ome_acquisition(name: str, paths: Sequence[str], first: TiffContent) -> Acquisition | None:
+def ome_acquisition(
+    name: str, paths: Sequence[str], first: TiffContent, admit: Admit = admit_all
+) -> Acquisition | None:
     """What the OME-XML of the first of `paths` describes; None when it is not about all of them.
 
     The other files of a set are found beside the first, whether they are among `paths` or not. Raises SourceError for
-    a file among `paths` that a set does not name.
+    a file among `paths` that a set does not name; what `admit` refuses is not opened.
     """
-    whole = _whole(paths[0], first)
+    whole = _whole(paths[0], first, admit)
     if whole is None:
         return None
     files, metadata = whole
@@ -48,15 +50,15 @@ def ome_acquisition(name: str, paths: Sequence[str], first: TiffContent) -> Acqu
     if strangers and members <= {paths[0]}:
         return None
     if strangers:
-        files = replace(files, by_uuid=_identities(strangers))
+        files = replace(files, by_uuid=_identities(strangers, admit))
         members = {files.path_of(data) for image in files.ome.images for data in image.tiff_data}
         strangers = [path for path in paths if path not in members and path != files.path]
     if strangers:
         raise SourceError(f"{strangers[0]} is none of the files that {files.path} names; convert it by itself.")
-    return _assembled(name, files, metadata, sorted(members), (paths[0], first))
+    return _assembled(name, files, metadata, sorted(members), (paths[0], first), admit)
 
 
-def _whole(path: str, content: TiffContent) -> tuple[_FileSet, Metadata] | None:
+def _whole(path: str, content: TiffContent, admit: Admit) -> tuple[_FileSet, Metadata] | None:
     """The XML that describes the whole set, which may lie in another file than the first."""
     metadata = content.metadata
     if metadata.ome is None or (not metadata.ome.images and not metadata.ome.metadata_file):
@@ -64,6 +66,7 @@ def _whole(path: str, content: TiffContent) -> tuple[_FileSet, Metadata] | None:
     if metadata.ome.images:
         return _FileSet(path, metadata.ome, {}), metadata
     other = os.path.join(os.path.dirname(path), os.path.basename(metadata.ome.metadata_file))
+    admit(other)
     if other.lower().endswith((".tif", ".tiff")):
         found = read_content(other).metadata
     else:
@@ -81,9 +84,9 @@ def _companion(path: str) -> Ome | None:
         raise SourceError(f"{path}, which has the metadata, cannot be read; copy that file too.") from error
 
 
-def _identities(paths: Sequence[str]) -> dict[str, str]:
+def _identities(paths: Sequence[str], admit: Admit) -> dict[str, str]:
     """The path of each file that has an identity; those that are unreadable have none."""
-    contents = zip(paths, read_each(paths), strict=True)
+    contents = zip(paths, read_each(paths, admit=admit), strict=True)
     return {
         content.metadata.ome.uuid: path
         for path, content in contents
@@ -92,10 +95,10 @@ def _identities(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _assembled(
-    name: str, files: _FileSet, metadata: Metadata, members: Sequence[str], known: tuple[str, TiffContent]
+    name: str, files: _FileSet, metadata: Metadata, members: Sequence[str], known: tuple[str, TiffContent], admit: Admit
 ) -> Acquisition:
     present = [path for path in members if path != known[0] and os.path.exists(path)]
-    read = dict(zip(present, read_each(present, with_metadata=False), strict=True))
+    read = dict(zip(present, read_each(present, with_metadata=False, admit=admit), strict=True))
     unreadable = tuple(content for content in read.values() if isinstance(content, str))
     contents = {path: content for path, content in read.items() if isinstance(content, TiffContent)}
     contents[known[0]] = known[1]

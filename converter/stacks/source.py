@@ -17,28 +17,34 @@ from converter.stacks.pattern import labels_of_files
 from converter.stacks.place import natural_key
 from converter.stacks.planes import TiffContent, read_content
 from converter.stacks.presence import check_there, nothing_found
-from converter.stacks.reading import read_each
+from converter.stacks.reading import Admit, admit_all, read_each
 from converter.stacks.source_options import SourceOptions
 from precomputed_server.errors import InvalidInput, SourceError
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
 
 
-def read_stack(source: Sequence[str] | str, options: SourceOptions | None = None, *, tolerant: bool = False) -> Stack:
+def read_stack(
+    source: Sequence[str] | str,
+    options: SourceOptions | None = None,
+    *,
+    tolerant: bool = False,
+    admit: Admit = admit_all,
+) -> Stack:
     """Find the files of `source`, choose what `options` says, and check that all planes fit together.
 
     Raises InvalidInput when no file matches or a choice is needed, SourceError naming the first file that is
     unreadable, different, missing or there twice. A `tolerant` caller gets planes that are missing or lie in unreadable
-    files in their places; reading them raises SourceError.
+    files in their places; reading them raises SourceError. A file that `admit` refuses is unreadable.
     """
     chosen = options or SourceOptions()
-    acquisition = read_acquisition(source, chosen)
+    acquisition = read_acquisition(source, chosen, admit)
     check_expected(acquisition, chosen.expected)
     stack = (with_gaps(acquisition) if tolerant else acquisition).select(chosen.choice, tolerant=tolerant)
     return replace(stack, remarks=(*acquisition.metadata.remarks, *remarks(acquisition)))
 
 
-def read_acquisition(source: Sequence[str] | str, options: SourceOptions) -> Acquisition:
+def read_acquisition(source: Sequence[str] | str, options: SourceOptions, admit: Admit = admit_all) -> Acquisition:
     """Everything that the files of `source` hold, with what is wrong with them.
 
     Raises InvalidInput when no file matches, SourceError when no file is readable or pages cannot be placed.
@@ -48,11 +54,11 @@ def read_acquisition(source: Sequence[str] | str, options: SourceOptions) -> Acq
     paths = find_files(sources, pattern.depth if pattern else 0)
     name = sources[0] if len(sources) == 1 else f"{sources[0]} …"
     if pattern is None and axes is None:
-        of_ome = _described_by_ome(name, paths)
+        of_ome = _described_by_ome(name, paths, admit)
         if of_ome is not None:
             return of_ome
     labels = labels_of_files(pattern, paths) if pattern else [{}] * len(paths)
-    contents = read_each(paths)
+    contents = read_each(paths, admit=admit)
     unreadable = tuple(content for content in contents if isinstance(content, str))
     example = next((content for content in contents if isinstance(content, TiffContent)), None)
     if example is None:
@@ -64,12 +70,13 @@ def read_acquisition(source: Sequence[str] | str, options: SourceOptions) -> Acq
     return replace(assembled(name, files, pattern.axes if pattern else (), axes), unreadable=unreadable)
 
 
-def _described_by_ome(name: str, paths: Sequence[str]) -> Acquisition | None:
+def _described_by_ome(name: str, paths: Sequence[str], admit: Admit) -> Acquisition | None:
     try:
+        admit(paths[0])
         first = read_content(paths[0])
     except SourceError:
         return None  # it is named with the others
-    return ome_acquisition(name, paths, first)
+    return ome_acquisition(name, paths, first, admit)
 
 
 def find_files(sources: Sequence[str], depth: int = 0) -> list[str]:

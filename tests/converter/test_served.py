@@ -28,6 +28,7 @@ from precomputed_server.catalog.records import describe
 from precomputed_server.errors import Busy, InvalidInput, NotFound, SourceError, Unreadable
 from precomputed_server.format.geometry import Box
 from precomputed_server.format.info import ScaleInfo
+from tests.converter.acquisitions import ome_xml, plane, write_pages
 from tests.converter.command import start
 from tests.converter.served import Serving, converted, published, serving
 from tests.converter.stacks import files_of, options, read_info, read_record, volume, write_planes
@@ -246,6 +247,53 @@ def test_a_plane_may_not_lead_out_of_the_root(root: Path, served: Serving, tmp_p
     published(source, root / "linked")
     with pytest.raises(Unreadable, match="beneath"):
         served.volume("linked")
+
+
+def test_of_a_file_outside_the_root_no_header_is_read(root: Path, served: Serving, tmp_path: Path) -> None:
+    outside = write_planes(tmp_path / "outside", volume(70, 66, 5))
+    planes = root / "stack"
+    published(write_planes(planes, volume(20, 10, 5)))
+    for plane in outside.iterdir():
+        (planes / plane.name).unlink()
+        (planes / plane.name).symlink_to(plane)
+    with pytest.raises(Unreadable, match=r"stack/img_0\.tif cannot be opened beneath") as told:
+        served.volume("stack")
+    assert "70" not in str(told.value)
+    assert str(tmp_path) not in str(told.value)
+    (planes / "img_0.tif").unlink()
+    tifffile.imwrite(planes / "img_0.tif", np.zeros((10, 20), np.uint8), metadata=None)
+    found = served.volume("stack")
+    assert found is not None
+    assert (found.info.scales[0].size, found.info.dtype) == ((20, 10, 5), np.uint8)
+
+
+def test_what_an_ome_tiff_names_is_not_opened_outside_the_root(root: Path, served: Serving, tmp_path: Path) -> None:
+    planes, outside = root / "stack", tmp_path / "outside"
+    planes.mkdir()
+    outside.mkdir()
+    uuid = '<UUID FileName="z{z}.tif">urn:uuid:{z}</UUID>'
+    data = "".join(f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1">{uuid.format(z=z)}</TiffData>' for z in range(3))
+    (planes / "m.companion.ome").write_text(ome_xml({"SizeZ": 3}, data), encoding="utf-8")
+    namespace = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    for z in range(3):
+        binary = (
+            f'<OME xmlns="{namespace}" UUID="urn:uuid:{z}"><BinaryOnly MetadataFile="m.companion.ome" UUID="m"/></OME>'
+        )
+        write_pages(planes / f"z{z}.tif", [plane(z=z)], binary)
+    published(planes)
+    whole = served.volume("stack")
+    assert whole is not None
+    (planes / "z1.tif").unlink()
+    tifffile.imwrite(outside / "z1.tif", np.zeros((300, 300), np.uint8), metadata=None)
+    (planes / "z1.tif").symlink_to(outside / "z1.tif")
+    found = served.volume("stack")
+    assert found is not None
+    assert found.info == whole.info
+    (planes / "m.companion.ome").rename(outside / "m.companion.ome")
+    (planes / "m.companion.ome").symlink_to(outside / "m.companion.ome")
+    os.utime(planes / "z0.tif")
+    with pytest.raises(Unreadable, match=r"stack/m\.companion\.ome cannot be opened beneath"):
+        served.volume("stack")
 
 
 def test_a_link_that_is_swapped_after_its_header_was_read_is_not_followed(
