@@ -71,7 +71,8 @@ def read_headers(source: str, published: Published, version: str, tree: Tree, ro
     """Read the headers of the files of `source`, which were in the state `version`, beneath `root`.
 
     Only a file that can be opened beneath the root is opened, and what its header said counts when it is the same
-    afterwards: of what lies elsewhere nothing is told. Raises InvalidInput, SourceError as `read_stack`; InvalidInput for a voxel size that is unknown.
+    afterwards: of what lies elsewhere nothing is told. Raises InvalidInput, SourceError as `read_stack`; InvalidInput
+    for a voxel size that is unknown.
     """
 
     def admit(path: str) -> None:
