@@ -32,7 +32,7 @@ GEOMETRY: Mapping[str, tuple[str, ...]] = {
 MAXIMUM_DEPTH = 32
 """How deep the fields of an annotation may be nested."""
 
-_LONGEST_ID = 200
+LONGEST_ID = 200
 _STORED_DEPTH = 200
 """How deep a stored item may be nested: past 250 levels orjson reads, but does not write."""
 
@@ -121,8 +121,8 @@ def joined(lines: Iterable[bytes]) -> bytes:
 
 def check_id(id: object, name: str) -> None:
     """Raise InvalidAnnotation unless `id` can name an annotation; `name` says in the sentence whose id it is."""
-    if not isinstance(id, str) or not 0 < len(id) <= _LONGEST_ID:
-        raise InvalidAnnotation(f"{name} needs an id, a text of 1 to {_LONGEST_ID} characters.")
+    if not isinstance(id, str) or not 0 < len(id) <= LONGEST_ID:
+        raise InvalidAnnotation(f"{name} needs an id, a text of 1 to {LONGEST_ID} characters.")
 
 
 def check_item(item: Item, name: str) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from aiohttp import web
 from blockbuster import BlockBuster, BlockBusterFunction, blockbuster_ctx
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -98,6 +99,24 @@ def no_blocking_calls() -> Iterator[BlockBuster]:
 
 def _reads_cached_pages_only(_descriptor: int, _buffers: object, _offset: int, flags: int = 0) -> bool:
     return bool(flags & os.RWF_NOWAIT)
+
+
+@pytest.fixture(autouse=True)
+def no_undescribed_answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test in which an application of this process answers what the interface's description does not say."""
+    prepare = web.StreamResponse.prepare
+    answers: list[tuple[web.BaseRequest, web.StreamResponse]] = []
+
+    async def prepared(response: web.StreamResponse, request: web.BaseRequest) -> object:
+        answers.append((request, response))
+        return await prepare(response, request)
+
+    monkeypatch.setattr(web.StreamResponse, "prepare", prepared)
+    yield
+    if answers:
+        from tests.described import faults_of  # who serves nothing imports no application
+
+        assert faults_of(answers) == []
 
 
 NIGHTLY_TIMEOUT_S = 4 * 3600

@@ -5,9 +5,42 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
-from precomputed_server.catalog.entries import Entry
+from precomputed_server.catalog.entries import Entry, Layer, Scale, State
+from precomputed_server.format.geometry import Vector
+
+
+class Conversion(TypedDict):
+    """How many chunks of a conversion are done, of how many in all; None where nobody knows."""
+
+    done: int | None
+    total: int | None
+
+
+class CataloguedDataset(TypedDict):
+    """A dataset, or a folder of planes; size, type and the like of one of several layers are those of the first."""
+
+    path: str
+    id: str | None
+    state: State
+    reason: str
+    title: str
+    description: str
+    tags: list[str]
+    type: str
+    data_type: str
+    num_channels: int
+    size: Vector | None
+    voxel_size_nm: tuple[float, float, float] | None
+    scales: list[Scale]
+    format: str
+    bytes: int | None
+    layers: list[Layer]
+    annotations: int | None
+    progress: Conversion | None
+    first_seen: str
+    last_seen: str | None
 
 
 def row_of(entry: Entry) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from annotation_store.web import (
     viewer_link,
 )
 from annotation_store.web.collections import COLLECTION_SERVICE, CollectionService
+from annotation_store.web.interface import ANNOTATIONS
 from annotation_store.web.service import STORE, AnnotationService
 from precomputed_server.errors import MethodNotAllowed, PrecomputedError
 from precomputed_server.settings import Settings
@@ -37,6 +38,7 @@ from precomputed_server.web import (
     datasets,
     describing,
     gallery,
+    openapi,
     pictures,
     states,
     tiles,
@@ -45,6 +47,9 @@ from precomputed_server.web import (
 from precomputed_server.web.boxes import Boxes
 from precomputed_server.web.datasets import TargetHandler
 from precomputed_server.web.express import Runner
+from precomputed_server.web.interface.catalog import CATALOG
+from precomputed_server.web.interface.pages import PAGES
+from precomputed_server.web.interface.tiles import TILES
 from precomputed_server.web.respond import COMMON_HEADERS, problem, problem_of
 from precomputed_server.web.routes import (
     ACTIVITY,
@@ -75,6 +80,7 @@ from precomputed_server.web.routes import (
     LEAF,
     LINK,
     OPEN,
+    OPENAPI,
     PARKED,
     PARKED_END,
     PARKED_SAVE,
@@ -96,6 +102,9 @@ from precomputed_server.web.targets import Target, parse_target
 
 logger = logging.getLogger("precomputed_server")
 
+SECTIONS = (CATALOG, TILES, ANNOTATIONS, PAGES)
+"""What the interface's description is made of."""
+
 _PREFLIGHT_SECONDS = "3600"
 _begun: ContextVar[web.StreamResponse | None] = ContextVar("begun", default=None)
 """The response to the request at hand, once something of it was sent."""
@@ -108,6 +117,7 @@ async def _health(request: web.Request, target: Target) -> web.StreamResponse:
 READERS: Mapping[Route, TargetHandler] = {
     INDEX: gallery.index,
     API: viewer.get_api,
+    OPENAPI: openapi.get_description,
     DATASETS: datasets.get_datasets,
     DATASET: datasets.get_dataset,
     DATASET_HISTOGRAM: datasets.unless_dataset(pictures.get_histogram),
@@ -256,6 +266,7 @@ def create_app(settings: Settings, *, writer_apart: bool = False) -> web.Applica
     app = web.Application(middlewares=[_errors_as_problems], client_max_size=settings.max_body)
     state = State(settings, viewer.open_client(), functools.partial(open_stacks, settings))
     app[STATE] = state
+    app[openapi.DESCRIPTIONS] = openapi.described(SECTIONS)
     app[cutout.BOXES] = Boxes(settings)
     app[STORE] = AnnotationService(settings, state.tree, state.volumes, remote=writer_apart)
     app[COLLECTION_SERVICE] = CollectionService(settings, app[STORE])

@@ -21,7 +21,7 @@ from precomputed_server.web.targets import Target
 TargetHandler = Callable[[web.Request, Target], Awaitable[web.StreamResponse]]
 
 MOST, USUALLY = 1000, 100
-_LONGEST_QUERY = 1000
+LONGEST_QUERY = 1000
 PARAMETERS = {"q", "state", "type", "tag", "sort", "limit", "cursor"}
 
 
@@ -78,8 +78,8 @@ def query_of(given: MultiMapping[str]) -> Query:
     if strange is not None:
         raise InvalidInput(f"state is one of {', '.join(STATES)}; not {strange!r}.")
     text = given.get("q", "")
-    if len(text) > _LONGEST_QUERY:
-        raise InvalidInput(f"q has more than {_LONGEST_QUERY} characters.")
+    if len(text) > LONGEST_QUERY:
+        raise InvalidInput(f"q has more than {LONGEST_QUERY} characters.")
     return Query(
         text,
         states,

@@ -26,7 +26,7 @@ _LONGEST_BODY = MEBIBYTE
 _ARRIVING = 16 * MEBIBYTE
 _MOST_WAITING = 16
 """Changes that wait for the one that is being written."""
-_LONGEST_TITLE, _LONGEST_DESCRIPTION, _LONGEST_TAG, _MOST_TAGS = 300, 100_000, 64, 100
+LONGEST_TITLE, LONGEST_DESCRIPTION, LONGEST_TAG, MOST_TAGS = 300, 100_000, 64, 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -93,13 +93,13 @@ def read_words(body: bytes) -> Words:
     if not isinstance(given, dict) or not given or set(given) - set(_MEMBERS):
         raise InvalidInput(f"Send an object with some of {', '.join(_MEMBERS)}, and nothing else.")
     tags = given.get("tags", ()) or ()
-    if not isinstance(tags, (list, tuple)) or len(tags) > _MOST_TAGS or not all(map(_is_tag, tags)):
+    if not isinstance(tags, (list, tuple)) or len(tags) > MOST_TAGS or not all(map(_is_tag, tags)):
         raise InvalidInput(
-            f"tags is a list of up to {_MOST_TAGS} texts of 1 to {_LONGEST_TAG} characters without commas."
+            f"tags is a list of up to {MOST_TAGS} texts of 1 to {LONGEST_TAG} characters without commas."
         )
     return Words(
-        _text(given, "title", _LONGEST_TITLE, _CONTROL),
-        _text(given, "description", _LONGEST_DESCRIPTION, _CONTROL_IN_TEXT),
+        _text(given, "title", LONGEST_TITLE, _CONTROL),
+        _text(given, "description", LONGEST_DESCRIPTION, _CONTROL_IN_TEXT),
         tuple(tags) if "tags" in given else None,
     )
 
@@ -115,6 +115,6 @@ def _text(given: dict[str, Any], name: str, longest: int, forbidden: re.Pattern[
 
 
 def _is_tag(tag: object) -> bool:
-    if not isinstance(tag, str) or not 1 <= len(tag) <= _LONGEST_TAG:
+    if not isinstance(tag, str) or not 1 <= len(tag) <= LONGEST_TAG:
         return False
     return tag == tag.strip() and "," not in tag and _CONTROL.search(tag) is None

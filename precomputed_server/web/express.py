@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from precomputed_server.web.malformed import answer_to_malformed
 from precomputed_server.web.patience import PatientHandler
 from precomputed_server.web.ready import ready
 from precomputed_server.web.state import STATE, State
@@ -28,6 +29,7 @@ _HELD_BYTES = 1 << 16
 _WITHOUT_BODY = re.compile(rb"(?:GET|HEAD|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
 """The request lines after whose heads no body follows, where no header announces one; without a fragment."""
 
+_SERVER_ERRORS = 500
 _GET = b"GET "
 _END = b"\r\n\r\n"
 _OF_BODIES = frozenset(("content-length", "transfer-encoding", "upgrade", "expect"))
@@ -70,6 +72,19 @@ class ExpressHandler(PatientHandler):
                 if self._answered(match[1], headers):
                     return
         super().data_received(data)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP as every other mistake, with no traceback in the log: anybody can send it."""
+        if status >= _SERVER_ERRORS or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        self.logger.debug("a request from %s could not be read: %s", request.remote, exc)
+        return answer_to_malformed(status, exc)
 
     def _go_on(self) -> None:
         """Take what was held back until this turn."""

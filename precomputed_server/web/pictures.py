@@ -33,7 +33,7 @@ from precomputed_server.web.state import STATE, State
 from precomputed_server.web.targets import Target
 
 THUMBNAIL_PIXELS, PREVIEW_PIXELS = 256, 512
-_FEWEST_PIXELS, _MOST_PIXELS = 16, 2048
+FEWEST_PIXELS, MOST_PIXELS = 16, 2048
 _WAITING = 256
 _DIRECTORY = "pictures"
 _PNG = "image/png"
@@ -126,8 +126,8 @@ async def get_preview(request: web.Request, target: Target) -> web.StreamRespons
     """A picture of one slice of a layer, under the contrast that the query asks for or the dataset's own."""
     check_query(request, "z", "size", "layer", "range")
     z, pixels = _whole(request, "z"), _whole(request, "size")
-    if pixels is not None and not _FEWEST_PIXELS <= pixels <= _MOST_PIXELS:
-        raise InvalidInput(f"size is a number of pixels from {_FEWEST_PIXELS} to {_MOST_PIXELS}; not {pixels}.")
+    if pixels is not None and not FEWEST_PIXELS <= pixels <= MOST_PIXELS:
+        raise InvalidInput(f"size is a number of pixels from {FEWEST_PIXELS} to {MOST_PIXELS}; not {pixels}.")
     dataset = await layer_of(request, target)
     contrast = _ranges(request, dataset)
     return await _send_picture(request, dataset, PREVIEW_PIXELS if pixels is None else pixels, z, contrast)

@@ -23,6 +23,7 @@ class Route:
 
 INDEX = Route("index", "/index.html", READ, "The page that lists the datasets; `/` answers it too.")
 API = Route("api", "/api/", READ, "This interface, to read and to try (Swagger UI); `/api/openapi.json` is its text.")
+OPENAPI = Route("openapi", "/openapi.json", READ, "The text of this interface's description, as OpenAPI 3.1.")
 DATASETS = Route("datasets", "/api/v1/datasets", READ, "The datasets of the catalog: search, count and sort them.")
 DATASET = Route(
     "dataset",
@@ -142,6 +143,7 @@ TREE = Route("tree", "/{any path}", READ, "A file, or with a trailing `/` the li
 ROUTES = (
     INDEX,
     API,
+    OPENAPI,
     DATASETS,
     DATASET,
     DATASET_HISTOGRAM,

@@ -45,6 +45,7 @@ from precomputed_server.web.routes import (
     LEAF,
     LINK,
     OPEN,
+    OPENAPI,
     PARKED,
     PARKED_END,
     PARKED_SAVE,
@@ -70,6 +71,7 @@ PAGES = {"review": REVIEW_PAGE, "annotations": ANNOTATION_PAGE}
 _FIRST_SEGMENTS: Mapping[str, Route | None] = {
     "index.html": INDEX,
     "api": API,
+    "openapi.json": OPENAPI,
     "neuroglancer": VIEWER,
     "static": STATIC,
     "states": STATES,

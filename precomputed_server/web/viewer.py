@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.util
 from pathlib import Path
 
-import swagger_ui_bundle
 from aiohttp import web
 
 from precomputed_server.errors import MissingExtra, NotFound
 from precomputed_server.files import Tree
 from precomputed_server.readers.stored import find_stored
 from precomputed_server.viewer_files import client_directory
+from precomputed_server.web.openapi import OPENAPI_FILE, get_description
 from precomputed_server.web.pages import api_page
 from precomputed_server.web.send import Described, content_type_of, send_bytes, send_stored
 from precomputed_server.web.state import STATE
 from precomputed_server.web.targets import Target
 
 _STATIC = Tree(Path(__file__).parent / "static")
-_SWAGGER = Tree(Path(swagger_ui_bundle.swagger_ui_path))
 _CLIENT_PATH = "v/1"
 _OUR_SCRIPT = b'<script src="../../../static/viewer.js"></script>'
 _COMMENT_EVERY_SECONDS = 15
+
+
+def _open_swagger() -> Tree | None:
+    """The Swagger UI that the `aiohttp-swagger3` package carries, of which nothing else is used."""
+    found = importlib.util.find_spec("aiohttp_swagger3")
+    return None if found is None or found.origin is None else Tree(Path(found.origin).parent / "swagger_ui")
+
+
+_SWAGGER = _open_swagger()
 
 
 def open_client() -> Tree | None:
@@ -47,7 +56,11 @@ async def get_api(request: web.Request, target: Target) -> web.StreamResponse:
         if not target.directory:
             return web.Response(status=308, headers={"Location": "api/"})
         return api_page()
-    return await _send_packaged(request, _STATIC if target.path == "openapi.json" else _SWAGGER, target.path)
+    if target.path == OPENAPI_FILE:
+        return await get_description(request, target)
+    if _SWAGGER is None:
+        raise MissingExtra("Swagger UI is not installed here; install it with pip install aiohttp-swagger3.")
+    return await _send_packaged(request, _SWAGGER, target.path)
 
 
 async def get_viewer(request: web.Request, target: Target) -> web.StreamResponse:

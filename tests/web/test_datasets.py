@@ -108,9 +108,10 @@ async def test_the_longest_path_that_is_a_dataset_wins_over_a_suffix(root: Path,
     (root / "1_1_1").mkdir()
     (root / "1_1_1" / "0-64_0-64_0-64").write_bytes(bytes(64**3))
     (root / "info").write_text(json.dumps(INFO))
-    (root / "statistics.json").write_text('{"channels": [{"min": 1}]}')
+    figures = {"min": 1, "max": 9, "p01": 1, "p998": 9, "edges": [1, 5, 10], "counts": [3, 4]}
+    (root / "statistics.json").write_text(json.dumps({"channels": [figures]}))
     await asyncio.to_thread(index, root)
-    assert (await asked(client, "/api/v1/datasets/histogram")) == {"channels": [{"min": 1}]}
+    assert (await asked(client, "/api/v1/datasets/histogram")) == {"channels": [figures]}
     (root / "info").unlink()
     make_dataset(root / "histogram", title="a dataset")
     (root / "histogram" / "statistics.json").write_text('{"channels": [{"min": 2}]}')
