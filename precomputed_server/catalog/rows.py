@@ -19,7 +19,10 @@ class Conversion(TypedDict):
 
 
 class CataloguedDataset(TypedDict):
-    """A dataset, or a folder of planes; size, type and the like of one of several layers are those of the first."""
+    """A dataset, or a folder of planes; size, type and the like of one of several layers are those of the first.
+
+    What `shown` makes, once it is JSON.
+    """
 
     path: str
     id: str | None
