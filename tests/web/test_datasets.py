@@ -114,10 +114,11 @@ async def test_the_longest_path_that_is_a_dataset_wins_over_a_suffix(root: Path,
     assert (await asked(client, "/api/v1/datasets/histogram")) == {"channels": [figures]}
     (root / "info").unlink()
     make_dataset(root / "histogram", title="a dataset")
-    (root / "histogram" / "statistics.json").write_text('{"channels": [{"min": 2}]}')
+    figures = figures | {"min": 2}
+    (root / "histogram" / "statistics.json").write_text(json.dumps({"channels": [figures]}))
     await asyncio.to_thread(index, root)
     assert (await asked(client, "/api/v1/datasets/histogram"))["title"] == "a dataset"
-    assert (await asked(client, "/api/v1/datasets/histogram/histogram")) == {"channels": [{"min": 2}]}
+    assert (await asked(client, "/api/v1/datasets/histogram/histogram")) == {"channels": [figures]}
 
 
 BEYOND = base64.urlsafe_b64encode(json.dumps(["bytes", 1 << 70, "x"]).encode()).decode()
