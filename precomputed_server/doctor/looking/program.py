@@ -15,7 +15,7 @@ from precomputed_server.settings.sources import CONFIG_VARIABLE
 from precomputed_server.viewer_files import client_directory
 
 _LIBRARIES = (
-    "aiohttp", "gunicorn", "jinja2", "numpy", "orjson", "sqlite_utils", "swagger_ui_bundle", "tifffile", "uvloop",
+    "aiohttp", "aiohttp_swagger3", "gunicorn", "jinja2", "numpy", "orjson", "sqlite_utils", "tifffile", "uvloop",
     "watchdog",
 )  # fmt: skip
 _PREFIX = "PRECOMPUTED_"
