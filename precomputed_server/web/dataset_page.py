@@ -17,7 +17,7 @@ from precomputed_server.catalog.survey import Surveyor
 from precomputed_server.errors import Busy, InvalidInput, NotFound
 from precomputed_server.format.names import PROVENANCE
 from precomputed_server.web.addresses import api_url
-from precomputed_server.web.gallery import Around, Card, card_of
+from precomputed_server.web.gallery import Around, card_of
 from precomputed_server.web.pages import page_of, source_of
 from precomputed_server.web.respond import NO_CACHE
 from precomputed_server.web.state import STATE, State
@@ -65,7 +65,7 @@ async def get_dataset_page(request: web.Request, target: Target) -> web.StreamRe
         return web.Response(status=302, headers={"Location": around.home, "Cache-Control": NO_CACHE})
     card = card_of(known, around)
     place = tree_url(path)
-    first = known["layers"][0] if known["layers"] else None
+    first = _first(known)
     return await page_of(
         request,
         "dataset.html",
@@ -80,7 +80,7 @@ async def get_dataset_page(request: web.Request, target: Target) -> web.StreamRe
         pages=f"{around.base}datasets/{place}/" if place else f"{around.base}datasets/",
         depth=None if first is None or not first["scales"] else _depth(first),
         layers=[_layer(layer, path, around) for layer in known["layers"]],
-        snippets=_snippets(card, known, source_of(path, around.origin)) if card.thumbnail else [],
+        snippets=_snippets(first, source_of(path, around.origin)) if first and card.thumbnail else [],
         place=place,
         neurotrale=state.settings.neurotrale_url,
         own_name="" if target.session is None else target.session.name,
@@ -105,6 +105,12 @@ async def _known(state: State, path: str) -> dict[str, Any]:
     if found is None:
         raise NotFound(f"/{path} is not a dataset: it has no info file of a volume.")
     return found
+
+
+def _first(known: dict[str, Any]) -> dict[str, Any] | None:
+    """The first layer that has scales, which a damaged one has not; where none has any, the first."""
+    layers = known["layers"]
+    return next((layer for layer in layers if layer["scales"]), layers[0] if layers else None)
 
 
 def _depth(layer: dict[str, Any]) -> tuple[int, int]:
@@ -136,9 +142,8 @@ def _layer(layer: dict[str, Any], path: str, around: Around) -> LayerPart:
     )
 
 
-def _snippets(card: Card, known: dict[str, Any], source: str) -> list[tuple[str, str]]:
-    """What one copies to open a dataset elsewhere: a heading and the text; of several layers, the first."""
-    layer = known["layers"][0]
+def _snippets(layer: dict[str, Any], source: str) -> list[tuple[str, str]]:
+    """What one copies to open a layer, which has scales, elsewhere: a heading and the text."""
     url = "/".join(part for part in (source, quote(layer["path"])) if part)
     edges = ", ".join(f"{edge / 1000:g}" for edge in reversed(layer["scales"][0]["resolution_nm"]))
     opened = f"""\

@@ -72,6 +72,18 @@ async def test_each_layer_is_told_and_opened(root: Path, client: Client) -> None
     assert "gone has no info." in seen.text
 
 
+async def test_of_several_layers_the_first_that_is_whole_is_shown(root: Path, client: Client) -> None:
+    for name in ("red", "green"):
+        make_dataset(root / "cells" / name)
+    (root / "cells" / "red" / "info").write_text("{")
+    write_record(root / "cells", layers=[{"name": "Red", "path": "red"}, {"name": "Green", "path": "green"}])
+    await asyncio.to_thread(index, root)
+    seen = await text_of(client, "/datasets/cells")
+    assert f"precomputed://http://127.0.0.1:{client.port}/cells/green" in seen
+    assert f"precomputed://http://127.0.0.1:{client.port}/cells/red" not in seen
+    assert 'id="preview"' in await (await client.get("/datasets/cells")).text()
+
+
 async def test_why_a_place_is_no_whole_dataset(root: Path, client: Client) -> None:
     (make_dataset(root / "bad") / "info").write_text("{")
     shutil.rmtree(make_dataset(root / "half") / "1_1_1")
