@@ -16,7 +16,7 @@ from annotation_store.reader import AnnotationReader
 from precomputed_server.files import Tree
 from tests.annotation_store.conftest import Client, Connect
 from tests.annotation_store.support import Place
-from tests.data import point
+from tests.data import point, write_annotations
 
 HISTORY = "/brain/annotations/history"
 
@@ -100,6 +100,30 @@ async def test_only_what_is_young_enough_is_counted(
         monkeypatch.setattr(activity, "_MOST_LINES", 2)
         found = await asyncio.to_thread(activity_of, store, "brain", now - timedelta(days=1), 9)
     assert (len(found.edits), found.is_cut) == (2, True)
+
+
+async def test_of_too_many_edits_the_newest_of_all_blocks_are_counted(
+    connect: Connect, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for block in ("x0y0z0", "x1y0z0", "x2y0z0"):
+        write_annotations(place.root / "brain", {"centroids": []}, block=block, block_size=(4, 8, 6))
+    client = await connect()
+    sent = {"type": "point", "point": [5, 5, 5]}
+    made = []
+    for number in range(9):
+        url = f"/~{'abc'[number // 3] * 3}/brain/annotations/x{4 * (number % 3)}y0z0/fibers.json"
+        answer = await client.post(url, json=sent)
+        assert answer.status == 201, await answer.text()
+        made.append(await answer.json())
+        await asyncio.sleep(0.002)  # the log tells milliseconds
+    assert {edit["block"] for edit in (await asked(client))["edits"]} == {"x0y0z0", "x1y0z0", "x2y0z0"}
+    since = datetime.now(UTC) - timedelta(days=1)
+    for most in range(1, 10):
+        monkeypatch.setattr(activity, "_MOST_LINES", most)
+        with closing(Tree(place.root)) as tree:
+            found = await asyncio.to_thread(activity_of, AnnotationReader(tree), "brain", since, 99)
+        assert [edit.id for edit in found.edits] == made[::-1][:most]
+        assert (sum(found.days.values()), found.is_cut) == (most, most < 9)
 
 
 @pytest.mark.parametrize(("query", "status"), [("?limit=x", 400), ("?author=alice", 400), ("?days=-1", 400)])

@@ -207,6 +207,18 @@ def test_the_annotation_page_follows_and_undoes(served: Served, dataset: Path) -
         assert seen.complaints == []
 
 
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_the_annotation_page_says_that_not_all_edits_are_counted(served: Served, dataset: Path, is_cut: bool) -> None:
+    answer = {"edits": [], "days": [], "cut": is_cut}
+    with visit(1280, 900) as seen:
+        page = seen.page
+        page.route("**/annotations/history?*", lambda route: route.fulfill(json=answer))
+        page.goto(f"{served.server.url}/datasets/{dataset.name}/annotations")
+        expect(page.locator("#edits")).to_have_text("There is none.")
+        expect(page.get_by_text("only the newest are counted")).to_be_visible(visible=is_cut)
+        assert seen.complaints == []
+
+
 def test_what_is_parked_is_decided(served: Served, dataset: Path) -> None:
     leaf = f"/~eve/{dataset.name}/annotations/x0y0z0/centroids.json"
     with visit(1280, 900) as seen, Connection(served.server) as eve:

@@ -208,6 +208,7 @@ async function showActivity() {
   const activity = await (await asked(`history?limit=${limit}&days=${DAYS}`)).json();
   showDays(activity.days);
   showEdits(activity.edits);
+  document.querySelector("#cut").hidden = !activity.cut;
 }
 
 // ---- What waits
