@@ -54,7 +54,10 @@ Wish = Change | Save | Restore | Resolve | Review
 
 @dataclass(frozen=True)
 class Part:
-    """One edit of an order; `if_match` are the entity tags of which one must be the stored one."""
+    """One edit of an order; `if_match` are the entity tags of which one must be the stored one.
+
+    The annotation `id` must be what it was in the version `seen` of the leaf.
+    """
 
     leaf: str
     kind: Kind
@@ -62,6 +65,7 @@ class Part:
     if_match: tuple[str, ...] | None = None
     version: int | None = None
     at: str | None = None
+    seen: int | None = None
     body: bytes = b""
     change: Wish | None = None
     """What a caller in the same process wants instead of what the kind and the body say."""
@@ -233,7 +237,7 @@ def order_from_json(members: Mapping[str, Any], bodies: bytes) -> Order:
     return Order(parts=tuple(parts), **({"author": "", "session": "", "op": ""} | given))
 
 
-_PART_MEMBERS = ("id", "if_match", "version", "at")
+_PART_MEMBERS = ("id", "if_match", "version", "at", "seen")
 _ORDER_MEMBERS = (
     "directory",
     "author",

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from annotation_store.blocks import Location
 from annotation_store.committing.block import ChangedMeanwhile, locked
-from annotation_store.committing.group import Group, check_version
+from annotation_store.committing.group import Group
 from annotation_store.committing.leaf import Content
 from annotation_store.committing.memory import Memory
+from annotation_store.committing.preconditions import check_version
 from annotation_store.orders import Answer, Order, Outcome, Resolve, Restore, Save
 from annotation_store.pages.journal import Journal
 from annotation_store.reader import AnnotationReader

@@ -12,6 +12,7 @@ from annotation_store.blocks import Location
 from annotation_store.committing.block import LockedBlock
 from annotation_store.committing.leaf import Content
 from annotation_store.committing.memory import Memory
+from annotation_store.committing.preconditions import check_part
 from annotation_store.committing.working import PageSave, Working
 from annotation_store.digests import etag_of_hash
 from annotation_store.edits import Edit, EditSeveral, RestoreTo
@@ -35,9 +36,8 @@ from annotation_store.pages.candidates import Pages
 from annotation_store.pages.journal import Journal
 from annotation_store.pages.origins import Holding
 from annotation_store.review import Review
-from precomputed_server.errors import KeyReused, NotFound, PrecomputedError, PreconditionFailed
+from precomputed_server.errors import KeyReused, NotFound, PrecomputedError
 
-ANY_VERSION = "*"
 _WHOLE = frozenset({WHOLE})
 _SINGLE = ("patch", "merge", "add")
 _LONGEST_HOLDS = 1024
@@ -146,8 +146,7 @@ class Group:
         head = Head(log.time(), order.author, order.session, order.op, order.key, order.request, None, log.clock())
         for part in order.parts:
             working = self._at_work(part.leaf)
-            if part.if_match is not None:
-                check_version(part.if_match, working.etag())
+            check_part(part, working, self._versions)
             outcomes.append(self._part(order, part, head, working))
         if order.key is not None and not any(outcome.edits or outcome.parked for outcome in outcomes):
             # Later on this request would mean something else: that it was made has to be known.
@@ -310,9 +309,3 @@ def check_same_request(order: Order, request: str | None) -> None:
     """Raise KeyReused when the Idempotency-Key of an order came with a request of another digest."""
     if order.request != request:
         raise KeyReused("That Idempotency-Key came with another request before; take a new one.")
-
-
-def check_version(if_match: tuple[str, ...], etag: str | None) -> None:
-    """Raise PreconditionFailed unless `if_match` names `etag`, that of what is stored; None: nothing is."""
-    if etag is None or not {etag, ANY_VERSION} & set(if_match):
-        raise PreconditionFailed("The stored version is not the one that If-Match names; read it again.", etag)

@@ -12,7 +12,7 @@ from annotation_store.blocks import Blocks, Location
 from annotation_store.orders import Kind, Outcome, Part
 from annotation_store.web.large import count_large
 from annotation_store.web.refused import PutBody
-from annotation_store.web.request import JSON, Arrival, id_of, if_match_of, page_of, told
+from annotation_store.web.request import JSON, Arrival, id_of, if_match_of, page_of, told, whole_number
 from annotation_store.web.service import STORE, AnnotationService, Place
 from annotation_store.web.versions import get_version
 from precomputed_server.errors import PrecomputedError
@@ -78,13 +78,17 @@ async def post_leaf(request: web.Request, target: Target) -> web.StreamResponse:
 
 
 async def delete_leaf(request: web.Request, target: Target) -> web.StreamResponse:
-    """Delete the annotation `?id=`; answers the id. Without an id nothing is done: a leaf is never deleted whole."""
+    """Delete the annotation `?id=`, if it is what it was in the version `?seen=`; answers the id.
+
+    Without an id nothing is done: a leaf is never deleted whole.
+    """
     if request.query.get("id") is None:
         await request.app[STORE].place(target)
         return web.Response(status=204)
     arrival = Arrival(request, target)
     id = id_of(request, "to delete")
-    _, outcome = await _edit(request, target, arrival, Part("", "delete", id, if_match_of(request)))
+    part = Part("", "delete", id, if_match_of(request), seen=whole_number(request, "seen", None))
+    _, outcome = await _edit(request, target, arrival, part)
     return json_answer(id, told(outcome))
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.helpers import ETAG_ANY
 
-from annotation_store.committing.group import ANY_VERSION
+from annotation_store.committing.preconditions import ANY_VERSION
 from annotation_store.model import check_id
 from annotation_store.orders import Order, Outcome, Part
 from annotation_store.web.service import Place
@@ -57,6 +57,16 @@ def id_of(request: web.Request, what_for: str) -> str:
         raise InvalidInput(f"Name the annotation {what_for}: ?id=….")
     check_id(id, "?id=")
     return id
+
+
+def whole_number(request: web.Request, name: str, default: int | None) -> int | None:
+    """The whole number of that name in the query; raises InvalidInput."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 16):
+        raise InvalidInput(f"{name}={text[:20]} is no whole number.")
+    return int(text)
 
 
 def if_match_of(request: web.Request) -> tuple[str, ...] | None:

@@ -16,7 +16,7 @@ from annotation_store.history.versions import Entry
 from annotation_store.model import parse_object
 from annotation_store.orders import Part
 from annotation_store.store import AnnotationStore
-from annotation_store.web.request import JSON, VERSION_HEADER, Arrival, if_match_of, told
+from annotation_store.web.request import JSON, VERSION_HEADER, Arrival, if_match_of, told, whole_number
 from annotation_store.web.service import STORE, Place
 from precomputed_server.errors import InvalidInput
 from precomputed_server.web.body import body_of
@@ -36,21 +36,12 @@ def instant_of_query(text: str) -> datetime:
     return read_instant(text.strip().replace(" ", "+" if "T" in text else "T"))
 
 
-def _whole_number(request: web.Request, name: str, default: int | None) -> int | None:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 16):
-        raise InvalidInput(f"{name}={text[:20]} is no whole number.")
-    return int(text)
-
-
 async def get_version(request: web.Request, place: Place) -> web.StreamResponse:
     """A leaf as it was in the version, or at the instant, that the query names."""
     service = request.app[STORE]
     if "version" in request.query and "at" in request.query:
         raise InvalidInput("Give a version or an instant, not both.")
-    version = _whole_number(request, "version", None)
+    version = whole_number(request, "version", None)
     at = None if version is not None else instant_of_query(request.query["at"])
     number, snapshot = await service.call(_version, service.store, place.location, version, at)
     response = await send_bytes(request, snapshot.data, Described(snapshot.etag, JSON, NO_CACHE))
@@ -70,8 +61,8 @@ async def get_history(request: web.Request, target: Target) -> web.StreamRespons
     check_query(request, "limit", "before", "id", "author")
     service = request.app[STORE]
     place = await service.place(target)
-    limit = min(_whole_number(request, "limit", _ENTRIES) or _ENTRIES, _MOST_ENTRIES)
-    before = _whole_number(request, "before", None)
+    limit = min(whole_number(request, "limit", _ENTRIES) or _ENTRIES, _MOST_ENTRIES)
+    before = whole_number(request, "before", None)
     named = (request.query.get("id"), request.query.get("author"))
     version, entries, following = await service.call(_history, service.store, place.location, (limit, before, *named))
     return json_answer(
@@ -99,8 +90,8 @@ async def get_activity(request: web.Request, target: Target) -> web.StreamRespon
     service = request.app[STORE]
     dataset = target.parts["dataset"]
     await service.blocks(dataset)
-    limit = min(_whole_number(request, "limit", _ENTRIES) or _ENTRIES, _MOST_ENTRIES)
-    days = min(_whole_number(request, "days", _DAYS) or _DAYS, _MOST_DAYS)
+    limit = min(whole_number(request, "limit", _ENTRIES) or _ENTRIES, _MOST_ENTRIES)
+    days = min(whole_number(request, "days", _DAYS) or _DAYS, _MOST_DAYS)
     since = (datetime.now(UTC) - timedelta(days=days)).replace(hour=0, minute=0, second=0, microsecond=0)
     found = await service.export(activity_of, service.store, dataset, since, limit)
     return json_answer(found.to_json())
@@ -112,21 +103,23 @@ async def post_restore(request: web.Request, target: Target) -> web.StreamRespon
     service = request.app[STORE]
     async with body_of(request, service.settings, service.bodies, _LONGEST_WISH) as body:
         asked = parse_object(body, f"an object, {_WISH}")
-    version, at, id = _restore_of(asked)
+    version, at, id, seen = _restore_of(asked)
     place = await service.place(target)
-    part = Part(place.location.leaf, "restore", id, if_match_of(request), version, at)
+    part = Part(place.location.leaf, "restore", id, if_match_of(request), version, at, seen)
     outcome = (await service.commit(arrival.order(place, (part,), orjson.dumps(asked)), place.size))[0]
     return json_answer({"leaf": part.leaf, "version": outcome.version, "restored": outcome.edits}, told(outcome))
 
 
-def _restore_of(asked: dict[str, Any]) -> tuple[int | None, str | None, str | None]:
-    version, at, id = asked.get("version"), asked.get("at"), asked.get("id")
-    if set(asked) - {"version", "at", "id"} or (version is None) == (at is None):
+def _restore_of(asked: dict[str, Any]) -> tuple[int | None, str | None, str | None, int | None]:
+    version, at, id, seen = asked.get("version"), asked.get("at"), asked.get("id"), asked.get("seen")
+    if set(asked) - {"version", "at", "id", "seen"} or (version is None) == (at is None):
         raise InvalidInput(f"Say what to restore: {_WISH}.")
     if version is not None and (type(version) is not int or version < 1):
         raise InvalidInput("The version to restore is a whole number from 1.")
+    if seen is not None and (type(seen) is not int or seen < 1 or id is None):
+        raise InvalidInput("seen is the version, a whole number from 1, in which the annotation of the id was seen.")
     if not isinstance(id, (str, type(None))) or not isinstance(at, (str, type(None))):
         raise InvalidInput("The instant and the id to restore are texts.")
     if at is not None:
         at = instant(read_instant(at))
-    return version, at, id
+    return version, at, id, seen

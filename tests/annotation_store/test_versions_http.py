@@ -37,6 +37,32 @@ async def test_every_version_can_be_read(connect: Connect) -> None:
         assert (await client.get(f"{URL}?version={number}", headers={"If-None-Match": tag})).status == 304
 
 
+@pytest.mark.parametrize("how", ["delete", "restore"])
+async def test_an_annotation_is_undone_only_as_it_was_seen(connect: Connect, place: Place, how: str) -> None:
+    client = await connect()
+
+    async def undo(seen: int) -> int:
+        if how == "delete":
+            return (await client.delete(f"{URL}?id={A['id']}&seen={seen}")).status
+        return (await client.post(f"{LEAF}/restore", json={"version": 1, "id": A["id"], "seen": seen})).status
+
+    await replace(client, [A])
+    await replace(client, [{**A, "note": "mine"}])
+    await replace(client, [{**A, "note": "theirs"}])
+    stored = await (await client.get(URL)).read()
+    assert await undo(2) == 412
+    assert await (await client.get(URL)).read() == stored
+    await replace(client, [{**A, "note": "theirs"}, B])  # another annotation is no matter
+    file = place.block / "fibers.json"
+    file.write_bytes(written([{**A, "note": "by another tool"}, B]))
+    assert await undo(3) == 412
+    file.write_bytes(written([{**A, "note": "theirs"}, B]))
+    assert await undo(99) == 404
+    assert await undo(3) == 200
+    assert by_id(await (await client.get(URL)).json()).get(A["id"]) == (None if how == "delete" else A)
+    check_log(place)
+
+
 @pytest.mark.parametrize(
     ("query", "status"),
     [

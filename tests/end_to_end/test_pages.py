@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import StartServer, missing
 from tests.data import point, volume, write_annotations, write_dataset
@@ -205,6 +205,29 @@ def test_the_annotation_page_follows_and_undoes(served: Served, dataset: Path) -
         last = edited(served, f"/{place}/history", None, "GET")["edits"][0]
         assert (last["author"], last["operation"]) == ("carol", "restore")
         assert seen.complaints == []
+
+
+@pytest.mark.parametrize("deed", ["added", "changed"])
+def test_what_somebody_else_did_meanwhile_is_not_undone(served: Served, dataset: Path, deed: str) -> None:
+    place = f"{dataset.name}/annotations/x0y0z0/centroids"
+    added, id = point(50, 3, 3, 3), f"{50:040x}"
+    edited(served, f"/~alice/{place}.json?id={id}", added, "PATCH")
+    if deed == "changed":
+        edited(served, f"/~alice/{place}.json?id={id}", {**added, "point": [4, 4, 4]}, "PATCH")
+    with visit(1280, 900) as seen:
+        page = seen.page
+
+        def late(route: Route) -> None:
+            edited(served, f"/~bob/{place}.json?id={id}", {**added, "point": [9, 9, 9]}, "PATCH")
+            route.continue_()
+
+        page.route("**/centroids/restore" if deed == "changed" else "**/centroids.json?id=*", late)
+        page.goto(f"{served.server.url}/~alice/datasets/{dataset.name}/annotations")
+        page.locator("#edits tbody tr", has_text=deed).get_by_role("button", name="Undo").click()
+        expect(page.get_by_text("Not undone: Somebody has changed or deleted this annotation since")).to_be_visible()
+        expect(page.locator("#edits tbody tr").first).to_contain_text("bob")
+    items = json.loads((dataset / "annotations" / "x0y0z0" / "centroids.json").read_bytes())
+    assert next(item for item in items if item["id"] == id)["point"] == [9, 9, 9]
 
 
 @pytest.mark.parametrize("is_cut", [False, True])

@@ -226,8 +226,12 @@ LEAVES = (
         "Delete one annotation",
         (_edited(200, "Gone, on disk; the id"), Answer(204, "No id was given; nothing was done")),
         method="DELETE",
-        parameters=(_ID, *_EDITING),
-        errors=(*OF_EDITS, Unreadable),
+        parameters=(
+            _ID,
+            Parameter("seen", "The annotation has to be what it was in this version of the leaf, else 412", int),
+            *_EDITING,
+        ),
+        errors=(*OF_EDITS, Gone, Unreadable),
     ),
     Operation(
         HISTORY,
@@ -252,7 +256,7 @@ LEAVES = (
             {
                 JSON: {
                     "type": "object",
-                    "properties": {"version": {"type": "integer", "minimum": 1}, "at": str, "id": str},
+                    "properties": {"version": {"type": "integer", "minimum": 1}, "at": str, "id": str, "seen": int},
                     "oneOf": [{"required": ["version"]}, {"required": ["at"]}],
                     "additionalProperties": False,
                 }

@@ -169,8 +169,8 @@ function showDays(rows) {
 async function undo(edit) {
   const leaf = `${encodeURIComponent(edit.block)}/${encodeURIComponent(edit.leaf)}`;
   try {
-    if (edit.operation === "add") await asked(`${leaf}.json?${new URLSearchParams({ id: edit.id })}`, { method: "DELETE" });
-    else await asked(`${leaf}/restore`, { method: "POST", body: JSON.stringify({ version: edit.first - 1, id: edit.id }) });
+    if (edit.operation === "add") await asked(`${leaf}.json?${new URLSearchParams({ id: edit.id, seen: edit.version })}`, { method: "DELETE" });
+    else await asked(`${leaf}/restore`, { method: "POST", body: JSON.stringify({ version: edit.first - 1, id: edit.id, seen: edit.version }) });
     said("Undone. That is an edit like any other, and can itself be undone.");
   } catch (error) {
     said(`Not undone: ${error.message}`, true);
