@@ -141,6 +141,35 @@ def test_what_people_say_of_a_dataset_is_edited_in_place(served: Served, dataset
         expect(page.locator(".tag")).to_have_text(["cleared", "left"])
 
 
+def test_the_words_of_others_stay_as_they_are(served: Served, dataset: Path) -> None:
+    api = f"/api/v1/datasets/{dataset.name}"
+    with visit(1280, 900) as seen:
+        page = listed(seen, served, dataset.name)
+        edited(served, api, {"title": "First", "tags": ["left side", "cleared"]}, "PATCH")
+        with page.expect_response(f"**{api}"):
+            page.goto(f"{served.server.url}/datasets/{dataset.name}")
+        page.get_by_text("Edit title, description and tags").click()
+        title, description = (page.get_by_role("textbox", name=name, exact=True) for name in ("Title", "Description"))
+        tags = page.get_by_role("textbox", name="Tags")
+        expect(tags).to_have_value("left side, cleared")
+        edited(served, api, {"title": "Theirs", "description": "What they say"}, "PATCH")
+        title.fill("Mine")
+        tags.fill("left side, cleared, two words")
+        page.get_by_role("button", name="Save", exact=True).click()
+        told = page.get_by_text("Not saved: somebody else has changed it meanwhile")
+        expect(told).to_contain_text("Their title: Theirs")
+        expect(description).to_have_value("What they say")
+        expect(title).to_have_value("Mine")
+        kept = edited(served, api, None, "GET")
+        assert (kept["title"], kept["tags"]) == ("Theirs", ["left side", "cleared"])
+        with page.expect_request(lambda request: request.method == "PATCH") as asked:
+            page.get_by_role("button", name="Save", exact=True).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Mine")
+        assert asked.value.post_data_json == {"title": "Mine", "tags": ["left side", "cleared", "two words"]}
+    kept = edited(served, api, None, "GET")
+    assert (kept["description"], kept["tags"]) == ("What they say", ["left side", "cleared", "two words"])
+
+
 def test_what_was_drawn_in_the_viewer_is_saved(served: Served, dataset: Path) -> None:
     with urllib.request.urlopen(f"{served.server.url}/{dataset.name}/annotations/state", timeout=10) as answer:
         state = json.loads(answer.read())

@@ -258,17 +258,55 @@ for (const time of document.querySelectorAll("time")) {
 
 // ---- What people say of it
 
-document.querySelector("#record")?.addEventListener("submit", async (event) => {
+const record = document.querySelector("#record");
+const WORDS = ["title", "description", "tags"];
+let version = null; // the ETag of the words that the form began with
+
+const shown = (words, name) => (name === "tags" ? words.tags.join(", ") : (words[name] ?? "").replaceAll(/\r\n?/g, "\n")); // as a field has it
+const listed = (text) => text.split(",").map((tag) => tag.trim()).filter(Boolean);
+const isChanged = (field) => field.value !== field.defaultValue;
+
+// Fill in what the server has; what was written here stays. Answers what others changed of that.
+async function readWords() {
+  const answer = await asked(api);
+  const words = await answer.json();
+  const others = [];
+  for (const name of WORDS) {
+    const field = record.elements[name];
+    const [text, isMine] = [shown(words, name), isChanged(field)];
+    if (isMine && field.defaultValue !== text) others.push(`Their ${name}: ${text || "none"}.`);
+    const mine = field.value;
+    field.defaultValue = text;
+    field.value = isMine ? mine : text;
+  }
+  version = answer.headers.get("ETag");
+  return others;
+}
+
+async function saveWords() {
+  if (version === null) await readWords().catch(() => {}); // a catalog that does not know it yet gives no version
+  const changed = {};
+  for (const name of WORDS) {
+    const field = record.elements[name];
+    if (isChanged(field)) changed[name] = name === "tags" ? listed(field.value) : name === "title" ? field.value.trim() : field.value;
+  }
+  if (Object.keys(changed).length === 0) return said("There is nothing to save: nothing was changed here.");
+  const headers = { "Content-Type": "application/merge-patch+json", ...(version && { "If-Match": version }) };
+  await asked(api, { method: "PATCH", body: JSON.stringify(changed), headers });
+  location.reload();
+}
+
+record?.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const { title, description, tags } = event.target.elements;
-  const changed = { title: title.value.trim(), description: description.value, tags: tags.value.split(/[\s,]+/).filter(Boolean) };
   try {
-    await asked(api, { method: "PATCH", body: JSON.stringify(changed), headers: { "Content-Type": "application/merge-patch+json" } });
-    location.reload();
+    await saveWords();
   } catch (error) {
-    said(`Not saved: ${error.message}`, true);
+    if (error.status !== 412) return said(`Not saved: ${error.message}`, true);
+    const others = await readWords().catch((problem) => [problem.message]);
+    said(["Not saved: somebody else has changed it meanwhile; look at it again, and save what is to stay.", ...others].join(" "), true);
   }
 });
+if (record) readWords().catch(() => {}); // asked for again when something is saved
 
 // ---- Sessions of NeuroTrALE
 
