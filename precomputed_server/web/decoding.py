@@ -121,7 +121,7 @@ class Decoder:
             if len(self._flights) >= self._waiting:
                 raise Busy("Too many chunks wait to be decoded; try again.", 1)
             # A descriptor of its own: the request's is closed when its client goes, and its number given to others.
-            own = replace(chunk, stored=replace(chunk.stored, descriptor=os.dup(chunk.stored.descriptor)))
+            own = replace(chunk, stored=replace(chunk.stored, descriptor=_duplicate(chunk.stored.descriptor)))
             flight = asyncio.create_task(self._decode(own))
             self._flights[key] = flight
             flight.add_done_callback(functools.partial(self._landed, key, own))
@@ -138,6 +138,13 @@ class Decoder:
         chunk.stored.close()
         if not flight.cancelled() and flight.exception() is None:
             self._checked.put(hash(key), flight.result()[1])
+
+
+def _duplicate(descriptor: int) -> int:
+    try:
+        return os.dup(descriptor)
+    except OSError as error:  # there may be none left
+        raise typed(error, "The chunk") from error
 
 
 def _read(stored: Stored, *, cached: bool = False) -> None:

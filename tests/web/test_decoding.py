@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
+import os
 import threading
 import zlib
 from collections.abc import Callable
@@ -91,6 +93,19 @@ async def test_a_chunk_that_is_written_again_is_decoded_again(brain: Path, clien
     other = volume((1, 20, 64, 64), seed=1)
     tifffile.imwrite(brain / f"{CORNER}.tiff", other[0], compression="zlib", photometric="minisblack")
     assert await read(client, f"/brain/{CORNER}") == other.tobytes()
+
+
+async def test_the_last_descriptor_may_be_taken_before_the_decoder_needs_one(
+    brain: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(descriptor: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.dup", none_left)
+        answer = await client.get(f"/brain/{CORNER}", headers={"Accept-Encoding": "identity"})
+        assert (answer.status, "Retry-After" in answer.headers) == (503, True)
+    assert (await client.get(f"/brain/{CORNER}", headers={"Accept-Encoding": "identity"})).status == 200
 
 
 async def test_more_than_may_wait_are_told_to_come_again(
