@@ -42,8 +42,8 @@ _ELSEWHERE = {
 """Commands by the module that has them, imported when they are called: each starts as fast as its own package."""
 
 
-_LOADED_BY_WORKERS = {"convert": "converter.pyramid.tasks"}
-"""What the worker processes of a command need: another process loads it while this one loads the command."""
+_WITH_WORKERS = {"convert"}
+"""Commands with worker processes: another process loads what these need while this one loads the command."""
 
 
 class _Commands(click.Group):
@@ -53,11 +53,10 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with its workers begun beside it when the command will have any."""
-        loaded = _LOADED_BY_WORKERS.get(args[0])
-        if loaded is not None and len(args) > 2 and usable_cpus() > 1:  # fewer arguments only ask for help
+        if args[0] in _WITH_WORKERS and len(args) > 2 and usable_cpus() > 1:  # fewer arguments only ask for help
             from precomputed_server.forking import begin_forking  # here: no other command needs it
 
-            begin_forking(loaded)
+            begin_forking()
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -12,15 +12,17 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
+_LOADED = "converter.pyramid.tasks"
+"""What workers need: only conversions have any."""
 
 
-def begin_forking(loaded: str) -> ForkServerContext:
-    """Start what workers are forked from, unless that is done; it imports the module `loaded` while this goes on.
+def begin_forking() -> ForkServerContext:
+    """Start what workers are forked from, unless that is done; it imports what they need while this goes on.
 
     It is started with Ctrl-C and SIGTERM blocked: it ends when this process has ended, however that comes about.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([loaded])
+    context.set_forkserver_preload([_LOADED])
     resource_tracker.ensure_running()  # first, because it unblocks them
     held = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:

@@ -136,7 +136,7 @@ def executor(jobs: int) -> Iterator[Executor]:
 def begin_workers() -> ForkServerContext:
     """Start what worker processes are forked from, unless that is done."""
     with held_back():
-        return begin_forking("converter.pyramid.tasks")
+        return begin_forking()
 
 
 def _run(task: Work[Result]) -> Result:
